@@ -1,0 +1,6 @@
+"""Run fitspike with `python -m fitspike`."""
+
+from fitspike.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The protocol of a hardware target and what it says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from fitspike.rng import Stream
+from fitspike.types import Params
+
+if TYPE_CHECKING:
+    from fitspike.models.base import Model
+
+
+@dataclass(frozen=True)
+class HardwareConstraints:
+    """Limits of a target; None means no limit."""
+
+    n_neurons: int | None = None
+    fan_in: int | None = None
+    weight_bits: int | None = None
+    weight_range: tuple[float, float] | None = None
+    dale_signs: bool = False
+    dt_ms: float | None = None
+    neuron_models: tuple[str, ...] | None = None
+
+
+@runtime_checkable
+class HardwareTarget(Protocol):
+    """A place where a fitted network can run."""
+
+    name: str
+
+    def constraints(self) -> HardwareConstraints:
+        """Return the target's limits."""
+        ...
+
+    def compile(self, model: Model, params: Params) -> Any:
+        """Return the program for the target; HardwareLimitError lists every limit broken."""
+        ...
+
+    def run(self, program: Any, signals: Any, n_trials: int, n_bins: int, rng: Stream) -> Any:
+        """Return spikes and observables of a run on the target."""
+        ...

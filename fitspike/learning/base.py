@@ -1,0 +1,83 @@
+"""The protocols of a learning rule (which direction) and of an update transform (what becomes of the optimiser's step)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+from fitspike.citation import Citation
+from fitspike.params import ParamSpec
+from fitspike.rng import Stream
+from fitspike.types import Carry, State
+
+if TYPE_CHECKING:
+    import torch
+    from fitspike.recording.binned import SpikeChunk
+
+    from fitspike.models.base import DataInfo, Model
+
+RawParams: TypeAlias = "dict[str, torch.Tensor]"
+StepMetrics: TypeAlias = Mapping[str, float]
+
+
+@dataclass
+class Batch:
+    """One chunk of data with everything a rule needs to turn it into directions."""
+
+    chunk: SpikeChunk
+    carry: Carry
+    rng: Stream
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+    new_carry: Carry = None
+
+
+@runtime_checkable
+class BoundRule(Protocol):
+    """A rule tied to one model, its parameters and its losses."""
+
+    def directions(self, raw: RawParams, batch: Batch) -> tuple[RawParams, StepMetrics]:
+        """Return the direction of ascent of the loss per raw parameter (a gradient or what the rule puts in its place) and plain floats."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rule's own state, for checkpoints."""
+        ...
+
+
+@runtime_checkable
+class LearningRule(Protocol):
+    """`requires` lists the capability protocols a model must have for this rule."""
+
+    name: str
+    citation: Citation
+    requires: frozenset[type]
+
+    def bind(
+        self,
+        model: Model,
+        specs: Mapping[str, ParamSpec],
+        losses: Mapping[str, tuple[Any, float]],
+        data: DataInfo,
+        rng: Stream,
+    ) -> BoundRule:
+        """Return the rule bound to a model; every compatibility check happens here. `losses`: name -> (loss, weight)."""
+        ...
+
+
+@runtime_checkable
+class UpdateTransform(Protocol):
+    """Acts after the optimiser: freezing, clipping, rewiring, availability."""
+
+    name: str
+    citation: Citation
+
+    def init(self, specs: Mapping[str, ParamSpec], raw: RawParams, rng: Stream) -> State:
+        """Return the transform's state."""
+        ...
+
+    def apply(
+        self, state: State, raw: RawParams, update: RawParams, signals: Mapping[str, torch.Tensor], rng: Stream
+    ) -> tuple[RawParams, State]:
+        """Return the raw parameters after the step and the new state; `raw` is before the step, `update` what the optimiser proposes to add."""
+        ...

@@ -1,0 +1,172 @@
+"""The protocol of a model, what it may be able to do beyond it, and the values that cross its border."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from fitspike.citation import Citation
+from fitspike.params import ParamSpec
+from fitspike.rng import Stream
+from fitspike.types import Carry, ParamArrays, Params
+
+if TYPE_CHECKING:
+    import torch
+    from fitspike.models.connectivity import Connectivity
+    from fitspike.recording.binned import BinnedSpikes, SpikeChunk
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a model may know of the data before it sees it.
+
+    n_conditions counts the distinct trial conditions (0: none). `signals` maps each signal's name to its number of channels.
+    `populations` gives each neuron's population label. `mean_count` (n_neurons,) is the mean spike count per bin of the training data.
+    """
+
+    n_neurons: int
+    n_trials: int
+    dt_ms: float
+    bins_per_trial: np.ndarray
+    signals: Mapping[str, int] = field(default_factory=dict)
+    populations: tuple[str, ...] = ()
+    n_conditions: int = 0
+    mean_count: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What driving a model gives. spikes (n_trials, n_bins, n_neurons); log_prob (n_trials, n_neurons), nats of the observed neurons."""
+
+    spikes: torch.Tensor
+    log_prob: torch.Tensor
+    latents: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    carry: Carry = None
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A frozen settings object. `emissions` lists the emissions it can use, the default first."""
+
+    name: str
+    citation: Citation | tuple[Citation, ...]
+    emissions: tuple[str, ...]
+
+    def param_specs(self, data: DataInfo) -> Mapping[str, ParamSpec]:
+        """Return the specs of all parameters for data of this shape."""
+        ...
+
+    def log_likelihood(self, params: Params, chunk: SpikeChunk, carry: Carry, rng: Stream) -> tuple[torch.Tensor, Carry]:
+        """Return the log-likelihood of a chunk given its past, (n_trials, n_neurons) nats, and the carry for the next chunk."""
+        ...
+
+    def rollout(
+        self,
+        params: Params,
+        context: SpikeChunk,
+        *,
+        uniforms: torch.Tensor,
+        observed: torch.Tensor | None = None,
+        observed_mask: torch.Tensor | None = None,
+        carry: Carry = None,
+    ) -> Rollout:
+        """Drive the model over the bins of `context`, whose trials, conditions, times and signals are used, not its spikes.
+
+        `uniforms` (n_trials, n_bins, n_neurons) decide sampled spikes. `observed` (n_trials, n_bins, n_neurons) with `observed_mask`
+        (n_neurons,) bool clamps those neurons: all True is a clamped run, None is free, else mixed.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SolverReport:
+    """How a solver ended. `status` is a FitStatus name; `history` one mapping of plain floats per log point."""
+
+    status: str
+    message: str
+    n_steps: int
+    history: tuple[Mapping[str, float], ...] = ()
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    """Arrays and plain values worth keeping: standard errors, chosen penalties, cross-validation table."""
+
+
+@dataclass(frozen=True)
+class SolverContext:
+    """What a fit hands to a model's solver.
+
+    report(step, metrics) logs plain floats and may raise KeyboardInterrupt to stop; checkpoint(step, arrays) stores solver state at most
+    as often as the settings say (arrays: a flat mapping of numpy arrays); `resume` is the last such mapping or None; `deadline_s` is the
+    time.monotonic() value to stop at, or None.
+    """
+
+    init: ParamArrays
+    stream: Stream
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    report: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None
+    checkpoint: Callable[[int, Mapping[str, np.ndarray]], None] = lambda step, arrays: None
+    resume: Mapping[str, np.ndarray] | None = None
+    max_steps: int | None = None
+    deadline_s: float | None = None
+    threads: int = 1
+    backend: str = "auto"
+
+
+@runtime_checkable
+class HasSolver(Protocol):
+    """A model with a better way to its own likelihood optimum than gradient steps."""
+
+    def solve(self, binned: BinnedSpikes, context: SolverContext) -> tuple[ParamArrays, SolverReport]:
+        """Return the constrained parameters at the optimum and how it went."""
+        ...
+
+
+@runtime_checkable
+class HasSelection(Protocol):
+    """A model that can choose its own open settings (terms, penalties) on training data."""
+
+    def select(self, binned: BinnedSpikes, context: SolverContext) -> tuple[Model, Mapping[str, Any]]:
+        """Return the model with every open setting fixed, and the table of what was tried (JSON-able)."""
+        ...
+
+
+@runtime_checkable
+class HasIntensity(Protocol):
+    """A model that gives the expected count of each bin given the past; needed for time rescaling, PSTH and per-bin scores."""
+
+    def intensity(self, params: Params, chunk: SpikeChunk, carry: Carry) -> tuple[torch.Tensor, Carry]:
+        """Return expected counts (n_trials, n_bins, n_neurons) of a clamped run and the carry."""
+        ...
+
+
+@runtime_checkable
+class HasConnectivity(Protocol):
+    """A model whose parameters hold couplings between the recorded neurons."""
+
+    def connectivity(self, params: Params, extras: Mapping[str, Any]) -> Connectivity:
+        """Return the couplings [post, pre]; `extras` is the solver report's (standard errors)."""
+        ...
+
+
+@runtime_checkable
+class HasLatents(Protocol):
+    """A model with latent variables per trial."""
+
+    def latent_specs(self, data: DataInfo) -> Mapping[str, ParamSpec]:
+        """Return the specs of the latents of one trial."""
+        ...
+
+    def log_joint(self, params: Params, latents: Mapping[str, torch.Tensor], chunk: SpikeChunk) -> torch.Tensor:
+        """Return log p(spikes, latents) per trial, (n_trials,) nats."""
+        ...
+
+
+@runtime_checkable
+class HasStability(Protocol):
+    """A model that can tell whether its free activity would run away."""
+
+    def stability(self, params: Params) -> Mapping[str, Any]:
+        """Return {"is_stable": bool, "message": str, ...} for the fitted parameters."""
+        ...
