@@ -246,15 +246,15 @@ def window_count_blocks(
 def repeat_groups(binned: BinnedSpikes) -> np.ndarray:
     """Return for each trial the number of its group of repeats, (n_trials,), or -1 where it has none.
 
-    Trials of one named condition repeat each other if there are at least two. Trials without a condition do if there are at least five.
+    Trials of one named condition repeat each other if there are at least two and they start at the same bin of their original trials.
+    Trials without a condition do if there are at least five.
     """
-    condition = np.asarray(binned.conditions)
+    kinds = np.stack([np.asarray(binned.conditions), np.asarray(binned.trial_bin)], axis=1)
     group = np.full(binned.n_trials, -1, np.int64)
     n_groups = 0
-    for value in np.unique(condition):
-        members = np.flatnonzero(condition == value)
-        named = value >= 0 and bool(binned.condition_names[value])
-        if len(members) >= (2 if named else MIN_UNNAMED_REPEATS):
+    for kind in np.unique(kinds, axis=0):
+        members = np.flatnonzero((kinds == kind).all(1))
+        if len(members) >= (2 if kind[0] >= 0 else MIN_UNNAMED_REPEATS):
             group[members] = n_groups
             n_groups += 1
     return group

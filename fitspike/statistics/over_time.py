@@ -149,7 +149,7 @@ def column_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RasterExcerpt:
-    """Spikes of a stretch of scored time. time_s, neuron (n_spikes,); trials are laid end to end, starting at trial_start_s; stop_s: end."""
+    """Spikes of a stretch of scored time: time_s, neuron (n_spikes,), trials laid end to end from trial_start_s on, up to stop_s."""
 
     time_s: np.ndarray
     neuron: np.ndarray
