@@ -350,8 +350,8 @@ class BinnedSpikes:
         needed = len(index) * len(span) * self.n_neurons * np.dtype(dtype).itemsize / 1e9
         if needed > max_gb:
             raise DenseTooLargeError(
-                f"dense spikes would need {needed:.1f} GB ({len(index)} trials x {len(span)} bins x {self.n_neurons} neurons, {dtype}); the "
-                f"limit is {max_gb:.1f} GB. Iterate `binned.chunks(n_bins=10000)`, choose trials or bins, or raise `max_gb`."
+                f"dense spikes would need {needed:.1f} GB ({len(index)} trials x {len(span)} bins x {self.n_neurons} neurons, {dtype}); "
+                f"the limit is {max_gb:.1f} GB. Iterate `binned.chunks(n_bins=10000)`, choose trials or bins, or raise `max_gb`."
             )
         return self.chunk(index, span.start, len(span)).dense_numpy(dtype)
 

@@ -141,7 +141,7 @@ class Recording:
         sampling_rate_hz: float | None = None,
         **options: Any,
     ) -> Recording:
-        """Return a recording from one array of spike times per neuron (a sequence, or a mapping from id); other options as `from_arrays`."""
+        """Return a recording from one array of spike times per neuron, a sequence or a mapping from id; options as `from_arrays`."""
         if isinstance(trains, Mapping):
             options.setdefault("ids", list(trains.keys()))
             arrays = [np.asarray(train).ravel() for train in trains.values()]

@@ -1,0 +1,50 @@
+# Everything a fresh machine needs: `make demo` fits a recording, `make test` runs the tests. Both make .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ONLY ?=
+
+# Recordings made by others stand beside the project on some machines; elsewhere set FITSPIKE_DATA or let `datasets get` download them.
+ifndef FITSPIKE_DATA
+ifneq ($(wildcard ../shared/data/README.md),)
+export FITSPIKE_DATA := $(abspath ../shared/data)
+endif
+endif
+
+DISTRIBUTIONS := $(wildcard datasets/pyproject.toml plugins/*/pyproject.toml)
+EDITABLE := $(foreach file,$(DISTRIBUTIONS),-e $(dir $(file)))
+
+.PHONY: env demo test acceptance bench docs lint clean
+
+env: $(VENV)/.stamp
+
+$(VENV)/.stamp: pyproject.toml constraints.txt $(DISTRIBUTIONS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[nwb,nix,docs,test]" $(EDITABLE)
+	touch $@
+
+demo: env
+	$(BIN)/python docs/examples/demo.py
+
+test: env
+	$(BIN)/python -m pytest -n 2
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+docs: env
+	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+# make acceptance ONLY=recordings,stability
+acceptance: env
+	$(BIN)/python tests/acceptance/run.py $(ONLY)
+
+bench: env
+	$(BIN)/python tests/benchmarks/run.py $(ONLY)
+
+clean:
+	rm -rf $(VENV) .venv-bench docs/_build build *.egg-info .pytest_cache .ruff_cache
