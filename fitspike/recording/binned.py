@@ -218,7 +218,23 @@ class BinnedSpikes:
 
     # -- signals --------------------------------------------------------------------------------------------------------------------
 
-    def signal_values(self, name: str, trial: int, first_bin: int, n_bins: int) -> np.ndarray:
+    @property
+    def signals(self) -> Mapping[str, np.ndarray]:
+        """Return each signal over all bins, (n_bins_total, n_channels) float32, resampled when first asked for."""
+        return BinnedSignals(self)
+
+    def signal_values(self, name: str, first_bin: int, stop_bin: int) -> np.ndarray:
+        """Return a signal over global bins first_bin .. stop_bin, (n_bins, n_channels) float32; see `trial_signal_values`."""
+        parts = []
+        for k in range(int(np.searchsorted(self.trial_offset, first_bin, side="right")) - 1, self.n_trials):
+            low, high = max(first_bin, int(self.trial_offset[k])), min(stop_bin, int(self.trial_offset[k + 1]))
+            if low >= high and self.trial_offset[k] >= stop_bin:
+                break
+            if low < high:
+                parts.append(self.trial_signal_values(name, k, low - int(self.trial_offset[k]), high - low))
+        return np.concatenate(parts) if parts else np.zeros((0, self.source_signals[name].n_channels), np.float32)
+
+    def trial_signal_values(self, name: str, trial: int, first_bin: int, n_bins: int) -> np.ndarray:
         """Return a signal averaged over bins, (n_bins, n_channels) float32; a signal sampled more slowly than the bins is interpolated.
 
         Raises
@@ -265,11 +281,6 @@ class BinnedSpikes:
             )
         return values.astype(np.float32)
 
-    def all_signal_values(self, name: str) -> np.ndarray:
-        """Return a signal over all bins of all trials, (n_bins_total, n_channels) float32."""
-        parts = [self.signal_values(name, k, 0, int(n)) for k, n in enumerate(self.bins_per_trial)]
-        return np.concatenate(parts) if parts else np.zeros((0, self.source_signals[name].n_channels), np.float32)
-
     # -- reading --------------------------------------------------------------------------------------------------------------------
 
     def chunk(self, trials: np.ndarray, first_bin: int, n_bins: int) -> SpikeChunk:
@@ -288,7 +299,7 @@ class BinnedSpikes:
             for row, k in enumerate(trials):
                 length = int(max(0, stop[row] - first_bin))
                 if length:
-                    values[row, :length] = self.signal_values(name, int(k), first_bin, length)
+                    values[row, :length] = self.trial_signal_values(name, int(k), first_bin, length)
             signals[name] = values
         return SpikeChunk(
             trials,
@@ -412,12 +423,12 @@ class BinnedSpikes:
         """Return one piece of one trial as a trial of its own."""
         return self.pieces([(trial, start, stop, warmup_bins)])
 
-    def folds(self, n_folds: int, *, warmup_bins: int = 0, blocks_per_fold: int = 3) -> list[tuple[BinnedSpikes, BinnedSpikes]]:
+    def folds(self, n_folds: int, *, gap_bins: int = 0, blocks_per_fold: int = 3) -> list[tuple[BinnedSpikes, BinnedSpikes]]:
         """Return (training, validation) pairs for model selection, blocked so that neighbouring bins do not fall on both sides.
 
         With at least `n_folds` trials whole trials are dealt out, each condition evenly. With fewer, every trial is one fold if there
         are several, else the one trial is cut into `n_folds * blocks_per_fold` blocks dealt out in turn. A piece of a cut trial takes its
-        first `warmup_bins` from inside itself as history, so nothing of the validation time enters training, nor the reverse.
+        first `gap_bins` from inside itself as history, so nothing of the validation time enters training, nor the reverse.
         """
         if n_folds < 2:
             raise InvalidInputError(f"n_folds={n_folds}; cross-validation needs at least 2.")
@@ -449,11 +460,30 @@ class BinnedSpikes:
                 cuts = []
                 for a, b in zip(change[::2], change[1::2], strict=True):
                     first, stop = int(edges[a]), int(edges[b])
-                    warmup = 0 if first == 0 else min(warmup_bins, (stop - first) // 2)
+                    warmup = 0 if first == 0 else min(gap_bins, (stop - first) // 2)
                     cuts.append((0, first, stop, warmup))
                 sides.append(self.pieces(cuts))
             result.append((sides[0], sides[1]))
         return result
+
+
+class BinnedSignals(Mapping):
+    """The signals of binned spikes by name, each (n_bins_total, n_channels) float32, resampled at first use."""
+
+    def __init__(self, binned: BinnedSpikes) -> None:
+        self._binned = binned
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        cache = self._binned.__dict__.setdefault("_signal_cache", {})
+        if name not in cache:
+            cache[name] = self._binned.signal_values(name, 0, self._binned.n_bins_total)
+        return cache[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._binned.source_signals)
+
+    def __len__(self) -> int:
+        return len(self._binned.source_signals)
 
 
 def bin_recording(recording: Recording, dt_ms: float | None = None) -> BinnedSpikes:
