@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -151,12 +151,12 @@ def explain(op: str, **facts: Any) -> list[Explanation]:
     return rows
 
 
-@lru_cache(maxsize=None)
+@cache
 def _log_choice(op: str, backend: str, reasons: str) -> None:
     logger.info("kernel %s runs on backend %s%s", op, backend, f" ({reasons})" if reasons else "")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _is_installed(package: str) -> bool:
     return find_spec(package) is not None
 
