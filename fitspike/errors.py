@@ -83,9 +83,9 @@ class FitFailed(FitspikeError, RuntimeError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the nearest known name, or an empty string."""
+    """Return "; did you mean 'x'?" for the nearest known name, or a full stop: the end of a sentence that names what is unknown."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"; did you mean {near[0]!r}?" if near else "."
 
 
 class Problems:
