@@ -1,0 +1,247 @@
+"""What drive means for the spikes of one bin: Bernoulli on log-odds, Bernoulli on an exponential hazard, Poisson counts.
+
+Every emission is sampled by inverting its distribution at a given uniform, so that spikes are a function of drive and uniforms alone.
+Sampled spikes carry a pseudo-derivative: `slope(drive)` stands in for d spikes / d drive in the backward pass. By default it is the
+derivative of the expected count (for log-odds: the sigmoid's derivative, dampening 1), which on exactly enumerable networks has a cosine
+of 0.93 to 1.00 with the true gradient; "triangle" is max(0, 1 - |drive|), used with dampening 0.3 by Bellec et al. 2021 (NeurIPS 34).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from fitspike.errors import Problems, UnknownNameError, did_you_mean
+from fitspike.neurons.base import Emission
+
+NEVER_DRIVE = -30.0
+"""A drive at which no emission spikes at any uniform of `fitspike.rng` (the smallest is 2**-33, whose log-odds are -22.9)."""
+
+_MAX_LOG_EXPECTED = 60.0  # exp(60) = 1e26 is finite in float32; above it expected counts and hazards saturate
+_SEQUENTIAL_LIMIT = 500.0  # expected count up to which the Poisson distribution is inverted exactly; exp(-500) is far from underflow
+_SLOPES = ("expected", "triangle")
+
+
+class _SpikeWithSlope(torch.autograd.Function):
+    """Given spikes in the forward pass, a given slope times the incoming gradient in the backward pass."""
+
+    @staticmethod
+    def forward(ctx, drive: torch.Tensor, spikes: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(slope)
+        return spikes
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return gradient * slope, None, None
+
+
+def _with_slope(emission: Emission, drive: torch.Tensor, spikes: torch.Tensor, dt_ms: float) -> torch.Tensor:
+    """Return the spikes, carrying the emission's pseudo-derivative when a gradient is being recorded."""
+    if not (torch.is_grad_enabled() and drive.requires_grad):
+        return spikes
+    return _SpikeWithSlope.apply(drive, spikes, emission.slope(drive.detach(), dt_ms))
+
+
+def _check_settings(pseudo_derivative: str, dampening: float) -> None:
+    problems = Problems("emission")
+    if pseudo_derivative not in _SLOPES:
+        problems.add(
+            f"unknown pseudo_derivative {pseudo_derivative!r}{did_you_mean(pseudo_derivative, _SLOPES)} Known: {', '.join(_SLOPES)}."
+        )
+    if not 0.0 <= dampening <= 1.0:
+        problems.add(f"dampening={dampening} is outside [0, 1]. Use 1.0, or 0.3 with the triangle.")
+    problems.raise_if_any()
+
+
+def _triangle(drive: torch.Tensor) -> torch.Tensor:
+    return (1.0 - drive.abs()).clamp_min(0.0)
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """At most one spike per bin; the drive is the log-odds of a spike: p = 1 / (1 + exp(-drive))."""
+
+    name: ClassVar[str] = "bernoulli"
+    is_binary: ClassVar[bool] = True
+    pseudo_derivative: str = "expected"
+    dampening: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_settings(self.pseudo_derivative, self.dampening)
+
+    def log_prob(self, drive: torch.Tensor, spikes: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return spikes * drive - log(1 + exp(drive)), nats, elementwise; spikes are 0 or 1."""
+        return spikes * drive - torch.nn.functional.softplus(drive)
+
+    def expected(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return the spike probability of the bin, elementwise."""
+        return torch.sigmoid(drive)
+
+    def slope(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return the pseudo-derivative d spikes / d drive: dampening times p (1 - p), or times the triangle."""
+        if self.pseudo_derivative == "triangle":
+            return self.dampening * _triangle(drive)
+        probability = torch.sigmoid(drive)
+        return self.dampening * probability * (1.0 - probability)
+
+    def drive_for(self, expected: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return the drive whose expected count is given; counts are moved into [1e-9, 1 - 1e-9]."""
+        return torch.logit(expected.clamp(1e-9, 1.0 - 1e-9))
+
+    def threshold(self, uniforms: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return the drive above which a neuron spikes at these uniforms: u < p(drive) is drive > logit(u)."""
+        return torch.logit(uniforms)
+
+    def sample(self, drive: torch.Tensor, uniforms: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return 1 where drive > logit(uniform), else 0, in the drive's dtype, with the pseudo-derivative."""
+        spikes = (drive.detach() > self.threshold(uniforms, dt_ms)).to(drive.dtype)
+        return _with_slope(self, drive, spikes, dt_ms)
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """At most one spike per bin; the drive is the log of the firing rate in Hz: p = 1 - exp(-exp(drive) dt).
+
+    Gerstner, Kistler, Naud, Paninski 2014, Neuronal Dynamics, section 9.1: the escape rate rho = f(u - threshold) with exponential f
+    gives the probability 1 - exp(-rho dt) of a spike in a bin of width dt. Here dt is in seconds inside the formula, rates in Hz.
+    """
+
+    name: ClassVar[str] = "hazard"
+    is_binary: ClassVar[bool] = True
+    pseudo_derivative: str = "expected"
+    dampening: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_settings(self.pseudo_derivative, self.dampening)
+
+    @staticmethod
+    def _log_hazard(drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return log(rate dt), saturating where the rate would overflow."""
+        return (drive + _log_seconds(dt_ms)).clamp_max(_MAX_LOG_EXPECTED)
+
+    def log_prob(self, drive: torch.Tensor, spikes: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return log(1 - exp(-h)) of a spike and -h of none, h = rate dt, nats, elementwise; spikes are 0 or 1."""
+        log_hazard = self._log_hazard(drive, dt_ms)
+        hazard = torch.exp(log_hazard)
+        # log((1 - exp(-h)) / h) = -h/2 + h^2/24 - h^4/2880 + ...: below 1e-2 the first two terms are exact to 4e-12
+        is_small = hazard < 1e-2
+        series = log_hazard - hazard / 2 + hazard**2 / 24
+        exact = torch.log(-torch.expm1(-hazard.clamp_min(1e-2)))
+        return torch.where(spikes > 0, torch.where(is_small, series, exact), -hazard)
+
+    def expected(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return the spike probability of the bin, elementwise."""
+        return -torch.expm1(-torch.exp(self._log_hazard(drive, dt_ms)))
+
+    def slope(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return the pseudo-derivative d spikes / d drive: dampening times h exp(-h), or times the triangle."""
+        if self.pseudo_derivative == "triangle":
+            return self.dampening * _triangle(drive)
+        log_hazard = self._log_hazard(drive, dt_ms)
+        return self.dampening * torch.exp(log_hazard - torch.exp(log_hazard))
+
+    def drive_for(self, expected: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return the drive whose expected count is given; counts are moved into [1e-9, 1 - 1e-9]."""
+        return torch.log(-torch.log1p(-expected.clamp(1e-9, 1.0 - 1e-9))) - _log_seconds(dt_ms)
+
+    def threshold(self, uniforms: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return the drive above which a neuron spikes at these uniforms."""
+        return torch.log(-torch.log1p(-uniforms)) - _log_seconds(dt_ms)
+
+    def sample(self, drive: torch.Tensor, uniforms: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return 1 where the uniform lies below the spike probability, else 0, with the pseudo-derivative."""
+        spikes = (drive.detach() > self.threshold(uniforms, dt_ms)).to(drive.dtype)
+        return _with_slope(self, drive, spikes, dt_ms)
+
+
+@dataclass(frozen=True)
+class Poisson:
+    """Any number of spikes per bin; the drive is the log of the expected count of the bin."""
+
+    name: ClassVar[str] = "poisson"
+    is_binary: ClassVar[bool] = False
+    pseudo_derivative: str = "expected"
+    dampening: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_settings(self.pseudo_derivative, self.dampening)
+
+    def log_prob(self, drive: torch.Tensor, spikes: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return spikes * drive - exp(drive) - log(spikes!), nats, elementwise."""
+        return spikes * drive - self.expected(drive, dt_ms) - torch.lgamma(spikes + 1.0)
+
+    def expected(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return exp(drive), saturating at exp(60)."""
+        return torch.exp(drive.clamp_max(_MAX_LOG_EXPECTED))
+
+    def slope(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return the pseudo-derivative d spikes / d drive: dampening times exp(drive), or times the triangle."""
+        if self.pseudo_derivative == "triangle":
+            return self.dampening * _triangle(drive)
+        return self.dampening * self.expected(drive, dt_ms)
+
+    def drive_for(self, expected: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return the drive whose expected count is given; counts below 1e-9 are raised to it."""
+        return torch.log(expected.clamp_min(1e-9))
+
+    def sample(self, drive: torch.Tensor, uniforms: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return the smallest count whose cumulative probability reaches the uniform, with the pseudo-derivative."""
+        spikes = poisson_quantile(self.expected(drive.detach(), dt_ms), uniforms).to(drive.dtype)
+        return _with_slope(self, drive, spikes, dt_ms)
+
+
+def poisson_quantile(expected: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Return the smallest count k with P(count <= k) >= uniform, elementwise, float64.
+
+    Up to an expected count of 500 the distribution is summed term by term in float64. Above, the quantile is that of a normal variable
+    with the skewness corrected (Cornish-Fisher: m + s z + (z^2 - 1) / 6, rounded), which is within one count of the exact one.
+    """
+    mean = expected.double()
+    target = uniforms.double()
+    is_large = mean > _SEQUENTIAL_LIMIT
+    small_mean = torch.where(is_large, torch.ones_like(mean), mean)
+    probability = torch.exp(-small_mean)
+    cumulative = probability.clone()
+    count = torch.zeros_like(mean)
+    # A uniform within rounding of 1 is never reached by the sum; 50 standard deviations above the mean is past every uniform on the grid.
+    limit = small_mean + 50.0 * torch.sqrt(small_mean) + 50.0
+    is_open = (cumulative < target) & ~is_large
+    k = 0
+    while bool(is_open.any()):
+        k += 1
+        probability = probability * small_mean / k
+        cumulative = cumulative + probability
+        count = count + is_open
+        is_open = (cumulative < target) & ~is_large & (count < limit)
+    if bool(is_large.any()):
+        z = torch.special.ndtri(target.clamp(2.0**-53, 1.0 - 2.0**-53))
+        normal = torch.round(mean + torch.sqrt(mean) * z + (z**2 - 1.0) / 6.0).clamp_min(0.0)
+        count = torch.where(is_large, normal, count)
+    return count
+
+
+def _log_seconds(dt_ms: float) -> float:
+    """Return the log of the bin width in seconds."""
+    return math.log(dt_ms * 1e-3)
+
+
+_EMISSIONS = {emission.name: emission for emission in (Bernoulli, Hazard, Poisson)}
+
+
+def get_emission(name: str | Emission, **settings: object) -> Emission:
+    """Return the emission called "bernoulli", "hazard" or "poisson"; an emission object is returned as it is.
+
+    Raises
+    ------
+    UnknownNameError
+        For any other name.
+    """
+    if not isinstance(name, str):
+        return name
+    if name not in _EMISSIONS:
+        raise UnknownNameError(f"no emission {name!r}{did_you_mean(name, _EMISSIONS)} Known: {', '.join(_EMISSIONS)}.")
+    return _EMISSIONS[name](**settings)
