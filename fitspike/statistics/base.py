@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
-    from fitspike.recording.binned import SpikeChunk
 
     from fitspike.models.base import DataInfo
+    from fitspike.recording.binned import SpikeChunk
 
 Acc: TypeAlias = Any
 """Accumulator of a statistic: any nest of tensors."""
@@ -16,7 +16,10 @@ Acc: TypeAlias = Any
 
 @runtime_checkable
 class Statistic(Protocol):
-    """A frozen settings object. `default_distance` is "mse", "poisson" or "cross_entropy"."""
+    """A frozen settings object. `default_distance` is "mse", "poisson" or "cross_entropy".
+
+    Optional: `is_differentiable` (default True); False says that the value carries no gradient, so that a loss can refuse it.
+    """
 
     name: str
     unit: str

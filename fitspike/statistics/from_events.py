@@ -122,6 +122,85 @@ class IntervalStatistics:
     histogram: np.ndarray
 
 
+@dataclass(frozen=True)
+class IntervalSums:
+    """What interval statistics are made of, added up block by block; `edges_ns` (n_classes + 1,), `kept` each train's last two spikes.
+
+    A train is one neuron in one trial. Blocks may come in any order of trials, but those of one train in the order of time.
+    """
+
+    n_neurons: int
+    edges_ns: np.ndarray
+    sums: np.ndarray
+    histogram: np.ndarray
+    kept: EventBlock
+
+    @classmethod
+    def empty(cls, n_neurons: int, edges_ms: np.ndarray | None = None) -> IntervalSums:
+        """Return sums of nothing. Class j holds edges_ms[j] <= interval < edges_ms[j + 1]; without edges there is no class."""
+        edges_ns = np.rint(np.asarray([0.0] if edges_ms is None else edges_ms, dtype=np.float64) * NS_PER_MS)
+        none = np.zeros(0, np.int64)
+        return cls(
+            n_neurons,
+            edges_ns,
+            np.zeros((6, n_neurons)),
+            np.zeros((n_neurons, len(edges_ns) - 1), np.int64),
+            EventBlock(none, none, none, none),
+        )
+
+    def added(self, block: EventBlock, open_trials: np.ndarray) -> IntervalSums:
+        """Return the sums with a block added. `open_trials` are the trials of which more may follow."""
+        repeat = block.count if (block.count > 1).any() else 1
+        time, trial, neuron = (
+            np.concatenate([old, np.repeat(new, repeat)])
+            for old, new in (
+                (self.kept.time_ns, block.time_ns),
+                (self.kept.trial, block.trial),
+                (self.kept.neuron, block.neuron),
+            )
+        )
+        is_new = np.arange(len(time)) >= len(self.kept.time_ns)
+        train = trial * self.n_neurons + neuron
+        order = np.argsort(train, kind="stable")
+        time, trial, neuron, train, is_new = time[order], trial[order], neuron[order], train[order], is_new[order]
+
+        interval = np.where(train[1:] == train[:-1], time[1:] - time[:-1], -1)
+        use = (interval >= 0) & is_new[1:]
+        owner, length = neuron[1:][use], interval[use].astype(np.float64)
+        before, after = interval[:-1], interval[1:]
+        pair = (before >= 0) & (after >= 0) & (before + after > 0) & is_new[2:]
+        pair_owner = neuron[2:][pair]
+        contrast = np.abs(after[pair] - before[pair]) / (after[pair] + before[pair])
+        sums = self.sums + [
+            np.bincount(owner, minlength=self.n_neurons),
+            np.bincount(owner, weights=length, minlength=self.n_neurons),
+            np.bincount(owner, weights=length**2, minlength=self.n_neurons),
+            np.bincount(pair_owner, minlength=self.n_neurons),
+            np.bincount(pair_owner, weights=2 * contrast, minlength=self.n_neurons),
+            np.bincount(pair_owner, weights=3 * contrast**2, minlength=self.n_neurons),
+        ]
+        histogram, n_classes = self.histogram, self.histogram.shape[1]
+        if n_classes:
+            which = np.searchsorted(self.edges_ns, length, side="right") - 1
+            inside = (which >= 0) & (which < n_classes)
+            cell = owner[inside] * n_classes + which[inside]
+            histogram = histogram + np.bincount(cell, minlength=histogram.size).reshape(histogram.shape)
+        from_end = np.searchsorted(train, train, side="right") - np.arange(len(train))
+        keep = (from_end <= 2) & np.isin(trial, open_trials)
+        kept = EventBlock(time[keep], trial[keep], neuron[keep], np.ones(np.count_nonzero(keep), np.int64))
+        return IntervalSums(self.n_neurons, self.edges_ns, sums, histogram, kept)
+
+    def finish(self) -> IntervalStatistics:
+        """Return the statistics."""
+        n, total, square, pairs, cv2, lv = self.sums
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = total / n
+            variance = np.maximum(square / n - mean**2, 0)
+            return IntervalStatistics(
+                n.astype(np.int64), mean / NS_PER_MS, np.sqrt(variance) / mean, cv2 / pairs, lv / pairs, self.histogram
+            )
+
+
 def interval_statistics(data: BinnedSpikes | Recording, edges_ms: np.ndarray | None = None) -> IntervalStatistics:
     """Return interval statistics and histograms; intervals never cross a trial.
 
@@ -131,54 +210,10 @@ def interval_statistics(data: BinnedSpikes | Recording, edges_ms: np.ndarray | N
     edges_ms : ndarray, (n_classes + 1,), ascending
         Class j holds edges_ms[j] <= interval < edges_ms[j + 1]. Without it the histogram has no class.
     """
-    n_neurons = data.n_neurons
-    edges_ns = np.rint(np.asarray([0.0] if edges_ms is None else edges_ms, dtype=np.float64) * NS_PER_MS)
-    n_classes = len(edges_ns) - 1
-    sums = {name: np.zeros(n_neurons) for name in ("n", "interval", "square", "pairs", "cv2", "lv")}
-    histogram = np.zeros(n_neurons * n_classes, np.int64)
-    kept = tuple(np.zeros(0, np.int64) for _ in range(3))  # the last two spikes of every neuron: time, trial, neuron
+    sums = IntervalSums.empty(data.n_neurons, edges_ms)
     for block in event_blocks(data):
-        repeat = block.count if (block.count > 1).any() else 1
-        fresh = tuple(np.repeat(column, repeat) for column in (block.time_ns, block.trial, block.neuron))
-        time, trial, neuron = (np.concatenate(pair) for pair in zip(kept, fresh, strict=True))
-        is_new = np.arange(len(time)) >= len(kept[0])
-        order = np.argsort(neuron, kind="stable")
-        time, trial, neuron, is_new = time[order], trial[order], neuron[order], is_new[order]
-
-        same = (neuron[1:] == neuron[:-1]) & (trial[1:] == trial[:-1])
-        interval = np.where(same, time[1:] - time[:-1], -1)
-        use = same & is_new[1:]
-        owner, length = neuron[1:][use], interval[use].astype(np.float64)
-        sums["n"] += np.bincount(owner, minlength=n_neurons)
-        sums["interval"] += np.bincount(owner, weights=length, minlength=n_neurons)
-        sums["square"] += np.bincount(owner, weights=length**2, minlength=n_neurons)
-        if n_classes:
-            which = np.searchsorted(edges_ns, length, side="right") - 1
-            inside = (which >= 0) & (which < n_classes)
-            histogram += np.bincount(owner[inside] * n_classes + which[inside], minlength=len(histogram))
-
-        before, after = interval[:-1], interval[1:]
-        pair = (before >= 0) & (after >= 0) & (before + after > 0) & is_new[2:]
-        owner = neuron[2:][pair]
-        contrast = np.abs(after[pair] - before[pair]) / (after[pair] + before[pair])
-        sums["pairs"] += np.bincount(owner, minlength=n_neurons)
-        sums["cv2"] += np.bincount(owner, weights=2 * contrast, minlength=n_neurons)
-        sums["lv"] += np.bincount(owner, weights=3 * contrast**2, minlength=n_neurons)
-
-        from_end = np.searchsorted(neuron, neuron, side="right") - np.arange(len(neuron))
-        last_two = from_end <= 2
-        kept = time[last_two], trial[last_two], neuron[last_two]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = sums["interval"] / sums["n"]
-        variance = np.maximum(sums["square"] / sums["n"] - mean**2, 0)
-        return IntervalStatistics(
-            n_intervals=sums["n"].astype(np.int64),
-            mean_ms=mean / NS_PER_MS,
-            cv=np.sqrt(variance) / mean,
-            cv2=sums["cv2"] / sums["pairs"],
-            lv=sums["lv"] / sums["pairs"],
-            histogram=histogram.reshape(n_neurons, n_classes),
-        )
+        sums = sums.added(block, block.trial[-1:])
+    return sums.finish()
 
 
 # --- counts in windows -------------------------------------------------------------------------------------------------------------------
