@@ -169,5 +169,7 @@ def _loaded(target: str | Callable[..., Any]) -> Callable[..., Any]:
 
 
 # Operations whose folder stands in fitspike/kernels. Their modules are imported when a call chooses them.
+register_kernel("correlogram", "numba", "fitspike.kernels.correlogram.numba_cpu:correlogram", priority=10, needs=("numba",))
+register_kernel("correlogram", "reference", "fitspike.kernels.correlogram.reference:correlogram")
 register_kernel("densify", "numba", "fitspike.kernels.densify.numba_cpu:densify", priority=10, needs=("numba",))
 register_kernel("densify", "reference", "fitspike.kernels.densify.reference:densify")

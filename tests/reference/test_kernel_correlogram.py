@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fitspike.errors import InvalidInputError
+from fitspike.errors import UnknownNameError
 from fitspike.kernels.correlogram import correlogram
 
 
@@ -40,5 +40,5 @@ def test_entry_is_post_pre_lag():
 
 
 def test_unknown_backend_is_refused():
-    with pytest.raises(InvalidInputError, match="did you mean 'numba'"):
+    with pytest.raises(UnknownNameError, match="did you mean 'numba'"):
         correlogram(np.zeros(1, np.int64), np.zeros(0, np.uint16), None, np.zeros((0, 2), np.int64), 1, 1, backend="numbo")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fitspike.errors import InvalidInputError, did_you_mean
-
-BACKENDS = ("auto", "numba", "reference")
+from fitspike.errors import InvalidInputError
+from fitspike.kernels.dispatch import choose
 
 
 def correlogram(
@@ -43,17 +42,11 @@ def correlogram(
     -------
     ndarray of int64, (n_neurons, n_neurons, n_lags + 1), or (n_neurons, n_lags + 1) for pairs="self"
     """
-    if backend not in BACKENDS:
-        raise InvalidInputError(f"unknown backend {backend!r}{did_you_mean(backend, BACKENDS)} Known: {', '.join(BACKENDS)}.")
     if pairs not in ("all", "self"):
         raise InvalidInputError(f"pairs={pairs!r} is unknown. Use 'all' or 'self'.")
     if n_lags < 0:
         raise InvalidInputError(f"n_lags={n_lags} is negative. Give a number of bins from 0 up.")
-    if backend == "reference":
-        from fitspike.kernels.correlogram import reference as implementation
-    else:
-        from fitspike.kernels.correlogram import numba_cpu as implementation
-    function = implementation.all_pairs if pairs == "all" else implementation.same_neuron
+    function = choose("correlogram", backend).load()
     count = np.zeros(0, np.int64) if event_count is None else np.ascontiguousarray(event_count)
     spans = np.ascontiguousarray(spans, dtype=np.int64).reshape(-1, 2)
-    return function(np.ascontiguousarray(row_pointer), np.ascontiguousarray(event_neuron), count, spans, n_neurons, n_lags)
+    return function(np.ascontiguousarray(row_pointer), np.ascontiguousarray(event_neuron), count, spans, n_neurons, n_lags, pairs)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from fitspike.kernels.compiling import cached
 
-@numba.njit(cache=True, nogil=True)
+
+@cached(numba.njit, nogil=True)
 def _add_all_pairs(row_pointer, event_neuron, event_count, spans, n_lags, result):
     weighted = len(event_count) > 0
     for k in range(len(spans)):
@@ -20,7 +22,7 @@ def _add_all_pairs(row_pointer, event_neuron, event_count, spans, n_lags, result
                         result[event_neuron[f], pre, later - b] += n_pre * n_post
 
 
-@numba.njit(cache=True, nogil=True)
+@cached(numba.njit, nogil=True)
 def _add_same_neuron(row_pointer, event_neuron, event_count, spans, n_neurons, n_lags, result):
     # The last n_lags + 1 bins of each neuron that hold a spike, in a ring: an event meets only its own neuron's past.
     weighted = len(event_count) > 0
@@ -46,19 +48,14 @@ def _add_same_neuron(row_pointer, event_neuron, event_count, spans, n_neurons, n
                     result[neuron, lag] += count * ring_count[neuron, at]
 
 
-def all_pairs(
-    row_pointer: np.ndarray, event_neuron: np.ndarray, event_count: np.ndarray, spans: np.ndarray, n_neurons: int, n_lags: int
+def correlogram(
+    row_pointer: np.ndarray, event_neuron: np.ndarray, event_count: np.ndarray, spans: np.ndarray, n_neurons: int, n_lags: int, pairs: str
 ) -> np.ndarray:
-    """Return coincidences [post, pre, lag], (n_neurons, n_neurons, n_lags + 1) int64; see the package's `correlogram`."""
-    result = np.zeros((n_neurons, n_neurons, n_lags + 1), np.int64)
-    _add_all_pairs(row_pointer, event_neuron, event_count, spans, n_lags, result)
-    return result
-
-
-def same_neuron(
-    row_pointer: np.ndarray, event_neuron: np.ndarray, event_count: np.ndarray, spans: np.ndarray, n_neurons: int, n_lags: int
-) -> np.ndarray:
-    """Return coincidences of each neuron with itself, (n_neurons, n_lags + 1) int64: the diagonal of `all_pairs`."""
-    result = np.zeros((n_neurons, n_lags + 1), np.int64)
-    _add_same_neuron(row_pointer, event_neuron, event_count, spans, n_neurons, n_lags, result)
+    """Return coincidences [post, pre, lag] or, for pairs="self", (n_neurons, n_lags + 1); see `fitspike.kernels.correlogram.correlogram`."""
+    if pairs == "all":
+        result = np.zeros((n_neurons, n_neurons, n_lags + 1), np.int64)
+        _add_all_pairs(row_pointer, event_neuron, event_count, spans, n_lags, result)
+    else:
+        result = np.zeros((n_neurons, n_lags + 1), np.int64)
+        _add_same_neuron(row_pointer, event_neuron, event_count, spans, n_neurons, n_lags, result)
     return result
