@@ -1,0 +1,132 @@
+"""Mesoscopic recursion of finite populations: log-probability with gradient, free simulation.
+
+The one public door to this kernel; arrays in, arrays out, float64. reference.py is the specification, numba_cpu.py the compiled form with
+a hand-derived adjoint.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fitspike.errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Constants of all populations and of the grid.
+
+    tau_s, rest, threshold, tau_syn_s, n_neurons : (n_populations,) float64. rest and threshold are in units of the escape noise; the
+    hazard is exp(u - threshold) Hz and the reset is 0. coupling [post, pre] : (n_populations, n_populations). dt_s: bin. n_ages: bins of
+    age before the free pool. t_ref_s: absolute refractory time. delay_bins: synaptic delay.
+    """
+
+    tau_s: np.ndarray
+    rest: np.ndarray
+    threshold: np.ndarray
+    coupling: np.ndarray
+    tau_syn_s: np.ndarray
+    n_neurons: np.ndarray
+    dt_s: float
+    t_ref_s: float = 0.004
+    delay_bins: int = 0
+    n_ages: int = 0
+
+    def __post_init__(self) -> None:
+        n = len(self.tau_s)
+        for name in ("tau_s", "rest", "threshold", "tau_syn_s", "n_neurons"):
+            value = np.ascontiguousarray(getattr(self, name), dtype=np.float64)
+            if value.shape != (n,):
+                raise InvalidInputError(f"{name} has shape {value.shape}; expected one value for each of {n} populations.")
+            object.__setattr__(self, name, value)
+        coupling = np.ascontiguousarray(self.coupling, dtype=np.float64)
+        if coupling.shape != (n, n):
+            raise InvalidInputError(f"coupling has shape {coupling.shape}; expected [post, pre] with {n} populations.")
+        object.__setattr__(self, "coupling", coupling)
+        if self.n_ages == 0:
+            object.__setattr__(self, "n_ages", default_ages(self.tau_s, self.dt_s, self.t_ref_s))
+
+    @property
+    def first_free_age(self) -> int:
+        """Return the first age index whose mid-bin lies after the refractory time."""
+        return math.floor(self.t_ref_s / self.dt_s + 1e-9)
+
+    @property
+    def first_step_s(self) -> float:
+        """Return the time since the end of refractoriness at that age, at most one bin."""
+        return (self.first_free_age + 1) * self.dt_s - self.t_ref_s
+
+    def grid(self) -> tuple:
+        """Return (dt, n_ages, first_free_age, first_step, delay_bins), the tail of every kernel's arguments."""
+        return self.dt_s, self.n_ages, self.first_free_age, self.first_step_s, self.delay_bins
+
+
+def default_ages(tau_s: np.ndarray, dt_s: float, t_ref_s: float) -> int:
+    """Return a number of age bins that covers eight membrane time constants beyond the refractory time."""
+    return math.ceil(8 * float(np.max(tau_s)) / dt_s) + math.floor(t_ref_s / dt_s + 1e-9) + 1
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Gradients of log p(fractions) + log p(spikes); shapes as their arguments."""
+
+    fractions: np.ndarray
+    drive: np.ndarray
+    tau_s: np.ndarray
+    rest: np.ndarray
+    threshold: np.ndarray
+    coupling: np.ndarray
+
+
+def log_prob(
+    fractions: np.ndarray,
+    spikes: np.ndarray,
+    membership: np.ndarray,
+    drive_per_s: np.ndarray,
+    constants: Constants,
+    *,
+    first_bin: int = 0,
+    with_gradient: bool = True,
+) -> tuple[float, float, Gradient | None]:
+    """Return log p(fractions), log p(spikes | fractions), nats, and their summed gradient.
+
+    fractions : (n_bins, n_populations), fraction of each population that fires per bin
+    spikes : (n_bins, n_observed), 0 or 1
+    membership : (n_observed,), population of each observed neuron
+    drive_per_s : (n_bins, n_populations), external input, du/dt
+    first_bin : bins before this one are history; they are not scored
+    """
+    from fitspike.kernels.mesoscopic.numba_cpu import log_prob_and_gradient
+
+    c = constants
+    out = log_prob_and_gradient(
+        np.ascontiguousarray(fractions, dtype=np.float64),
+        np.ascontiguousarray(spikes, dtype=np.float64),
+        np.asarray(membership, dtype=np.int64),
+        np.ascontiguousarray(drive_per_s, dtype=np.float64),
+        c.tau_s,
+        c.rest,
+        c.threshold,
+        c.coupling,
+        c.tau_syn_s,
+        c.n_neurons,
+        *c.grid(),
+        first_bin,
+        with_gradient,
+        1.0,
+        1.0,
+    )
+    return out[0], out[1], Gradient(*out[2:]) if with_gradient else None
+
+
+def simulate(drive_per_s: np.ndarray, constants: Constants, generator: np.random.Generator, *, given: np.ndarray | None = None) -> tuple:
+    """Return (fractions, expected fractions), each (n_bins, n_populations): the first len(given) are taken as given, the rest drawn."""
+    from fitspike.kernels.mesoscopic.numba_cpu import simulate as run
+
+    c = constants
+    drive = np.ascontiguousarray(drive_per_s, dtype=np.float64)
+    given = np.zeros((0, drive.shape[1])) if given is None else np.ascontiguousarray(given, dtype=np.float64)
+    normals = generator.standard_normal(drive.shape)
+    return run(given, drive, normals, c.tau_s, c.rest, c.threshold, c.coupling, c.tau_syn_s, c.n_neurons, *c.grid())

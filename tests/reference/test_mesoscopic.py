@@ -1,0 +1,120 @@
+"""The compiled mesoscopic recursion against the readable one, closed forms, and the neuron-by-neuron network."""
+
+import numpy as np
+import pytest
+import torch
+
+from fitspike.kernels import mesoscopic, microscopic
+from fitspike.kernels.mesoscopic import Constants, reference
+from fitspike.rng import Stream
+
+PATTERN = np.array([[1.0, 0, -1], [0, 1, -1], [1, 1, -1]])  # [post, pre]: two excitatory populations that compete through the third
+
+
+def constants(*, t_ref_s=0.004, delay_bins=0, n_ages=12, dt_s=0.004):
+    return Constants(
+        tau_s=[0.02, 0.021, 0.015],
+        rest=[14.4, 14.0, 13.0],
+        threshold=[3.7, 3.6, 3.5],
+        coupling=PATTERN * np.array([9.9, 9.0, 19.0]),
+        tau_syn_s=[0.003, 0.004, 0.006],
+        n_neurons=[400, 300, 200],
+        dt_s=dt_s,
+        t_ref_s=t_ref_s,
+        delay_bins=delay_bins,
+        n_ages=n_ages,
+    )
+
+
+def trial(n_bins, seed=0):
+    generator = np.random.default_rng(seed)
+    fractions = np.abs(generator.normal(0.06, 0.02, (n_bins, 3))) + 1e-4
+    spikes = (generator.random((n_bins, 6)) < 0.06).astype(float)
+    return fractions, spikes, np.array([0, 0, 1, 1, 2, 2]), generator.normal(0, 20, (n_bins, 3))
+
+
+def torch_log_prob(fractions, spikes, membership, drive, c, first_bin):
+    leaves = [torch.tensor(x, requires_grad=True) for x in (fractions[None], drive[None], c.tau_s, c.rest, c.threshold, c.coupling)]
+    population = reference.Population(leaves[2], leaves[3], leaves[4], leaves[5], torch.tensor(c.tau_syn_s), torch.tensor(c.n_neurons))
+    grid = reference.Grid(c.dt_s, c.n_ages, c.t_ref_s, c.delay_bins)
+    parts = reference.log_prob(
+        leaves[0], torch.tensor(spikes)[None], torch.tensor(membership), leaves[1], population, grid, first_bin=first_bin
+    )
+    return parts, leaves
+
+
+@pytest.mark.parametrize("t_ref_s, delay_bins", [(0.004, 0), (0.005, 1), (0.002, 0), (0.009, 2)])
+def test_value_and_adjoint_equal_autograd_of_the_reference(t_ref_s, delay_bins):
+    c = constants(t_ref_s=t_ref_s, delay_bins=delay_bins)
+    data = trial(90)
+    (log_fractions, log_spikes), leaves = torch_log_prob(*data, c, first_bin=20)
+    (log_fractions + log_spikes).sum().backward()
+    value_fractions, value_spikes, gradient = mesoscopic.log_prob(*data, c, first_bin=20)
+    assert value_fractions == pytest.approx(log_fractions.item(), rel=1e-12)
+    assert value_spikes == pytest.approx(log_spikes.item(), rel=1e-12)
+    for leaf, name in zip(leaves, ("fractions", "drive", "tau_s", "rest", "threshold", "coupling"), strict=True):
+        expected = leaf.grad.numpy().reshape(getattr(gradient, name).shape)
+        np.testing.assert_allclose(getattr(gradient, name), expected, atol=1e-11 * np.abs(expected).max())
+
+
+def test_adjoint_equals_central_differences():
+    c, (fractions, spikes, membership, drive) = constants(), trial(60, seed=3)
+    generator = np.random.default_rng(5)
+    _, _, gradient = mesoscopic.log_prob(fractions, spikes, membership, drive, c)
+    for name in ("tau_s", "rest", "threshold", "coupling"):
+        value = getattr(c, name)
+        direction = generator.normal(size=value.shape)
+        step = 1e-6 * np.abs(value).max()
+        ends = []
+        for sign in (1, -1):
+            moved = Constants(**{**c.__dict__, name: value + sign * step * direction})
+            ends.append(sum(mesoscopic.log_prob(fractions, spikes, membership, drive, moved, with_gradient=False)[:2]))
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx((getattr(gradient, name) * direction).sum(), rel=1e-6)
+
+
+def test_mass_changes_only_by_what_fires_and_what_has_fired():
+    c = constants()
+    fractions, _, _, drive = trial(80, seed=2)
+    population = reference.Population(
+        *(torch.tensor(getattr(c, n)) for n in ("tau_s", "rest", "threshold", "coupling", "tau_syn_s", "n_neurons"))
+    )
+    grid = reference.Grid(c.dt_s, c.n_ages, c.t_ref_s, c.delay_bins)
+    state = reference.initial_state(population, grid, 1)
+    for fraction, push in zip(torch.tensor(fractions), torch.tensor(drive), strict=True):
+        now = reference.expect(state, push[None], population, grid)
+        state = reference.advance(state, now, fraction[None])
+        after = (state.survival * state.fractions).sum(-1) + state.pool_mass
+        torch.testing.assert_close(after, now.total_mass - now.firing_mass + fraction, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("rest, rate_hz", [(6.0, 6.734), (8.0, 17.036), (9.5, 24.092)])
+def test_stationary_rate_is_one_over_the_mean_interval(rest, rate_hz):
+    # Mean interval by numerical integration of the survivor function of the noise-free membrane, threshold 15/2.5 - ln 10.
+    tau, threshold, t_ref = 0.02, 15 / 2.5 - np.log(10), 0.004
+    age = np.arange(0, 3.0, 1e-5)
+    hazard = np.exp(rest * (1 - np.exp(-age / tau)) - threshold)
+    survivor = np.exp(-np.cumsum(hazard) * 1e-5)
+    assert 1 / (t_ref + survivor.sum() * 1e-5) == pytest.approx(rate_hz, rel=1e-3)
+    c = Constants([tau], [rest], [threshold], [[0.0]], [0.003], [5000], 0.004, t_ref)
+    fractions, _ = mesoscopic.simulate(np.zeros((20_000, 1)), c, Stream(1, "meso").numpy())
+    # 80 s of 5000 neurons: the rate's standard error is below 0.1 %.
+    assert fractions[500:].mean() / 0.004 == pytest.approx(rate_hz, rel=0.005)
+
+
+def test_neuron_by_neuron_network_has_the_renewal_rate_and_records_the_chosen_neurons():
+    c = Constants([0.02], [8.0], [15 / 2.5 - np.log(10)], [[0.0]], [0.003], [1000], 0.0002, 0.004)
+    run = microscopic.simulate(np.zeros((50_000, 1)), c, Stream(0, "micro").numpy(), recorded=np.array([3, 5]))
+    # 10 s of 1000 neurons: about 170,000 spikes, standard error of the rate about 0.2 %.
+    assert run.counts.sum() / (1000 * 10.0) == pytest.approx(17.036, rel=0.01)
+    assert set(run.spike_neuron) == {3, 5}
+    steps = run.spike_step[run.spike_neuron == 3]
+    assert np.diff(steps).min() > 20  # refractory for 4 ms = 20 steps
+
+
+def test_coupling_runs_from_the_second_index_to_the_first():
+    coupling = np.array([[0.0, 0.0], [8.0, 0.0]])  # population 0 excites population 1
+    c = Constants([0.02] * 2, [6.0] * 2, [15 / 2.5 - np.log(10)] * 2, coupling, [0.003] * 2, [2000] * 2, 0.004)
+    fractions, _ = mesoscopic.simulate(np.zeros((5000, 2)), c, Stream(0, "meso").numpy())
+    rate = fractions[500:].mean(axis=0) / 0.004
+    assert rate[0] == pytest.approx(6.734, rel=0.03)
+    assert rate[1] > 1.3 * rate[0]
