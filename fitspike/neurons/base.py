@@ -42,10 +42,13 @@ class NeuronModel(Protocol):
 class LinearForm:
     """A neuron that is linear between spikes; D state components per neuron.
 
-    s' = decay * s + gain * current + jump * spikes, then the reset on the components `reset_components`, then drive = readout . s + bias.
+    With z the spikes of the previous bin: first the reset of the components `reset_components` ("subtract": s - reset_value z;
+    "to_value": s + (reset_value - s) min(z, 1)), then s' = decay * s + gain * current + jump * z, then drive = readout . s' + bias.
+    In the `n_refractory` bins after a spike the drive is `fitspike.neurons.emissions.NEVER_DRIVE`, at which no neuron spikes.
 
     decay, gain, jump: Tensor (D,) or (D, n_neurons). readout: (D,) or (D, n_neurons). bias: () or (n_neurons,). reset: "none",
-    "subtract" (by `reset_value`) or "to_value". n_refractory: bins after a spike in which the neuron cannot spike.
+    "subtract" or "to_value". reset_value: None (0), () or broadcasting against (n_reset_components, n_neurons). initial: the state before
+    the first bin, None (0), (D,) or (D, n_neurons); it must say the same as the neuron model's `init_state`.
     """
 
     decay: torch.Tensor
@@ -57,6 +60,7 @@ class LinearForm:
     reset_components: tuple[int, ...] = ()
     reset_value: torch.Tensor | None = None
     n_refractory: int = 0
+    initial: torch.Tensor | None = None
 
 
 @runtime_checkable
