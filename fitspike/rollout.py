@@ -1,0 +1,152 @@
+"""One driver of a neuron model over bins: clamped to observed spikes, free, or mixed.
+
+Which spikes a neuron and its targets see in the next bin is all that differs: observed ones (clamped), ones sampled at given uniforms
+(free), or observed ones for some neurons and sampled ones for the rest (mixed). Likelihood, simulation, hidden neurons and the replay of
+hardware runs thus share one piece of science. Spikes are a function of parameters, inputs and uniforms: not of chunk size, which only
+says how often a carry is handed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import torch
+
+from fitspike.errors import InvalidInputError
+from fitspike.neurons.base import Emission, NeuronModel
+from fitspike.types import Params, State
+
+
+class Coupling(Protocol):
+    """Input current from the spikes of other neurons; the state holds as much of the past as the delays ask for."""
+
+    def init_state(self, n_trials: int) -> State:
+        """Return the state of a silent past."""
+        ...
+
+    def step(self, state: State, spikes: torch.Tensor) -> tuple[State, torch.Tensor]:
+        """Return the new state and the current (n_trials, n_neurons) of a bin, given the spikes of the bin before."""
+        ...
+
+
+@dataclass(frozen=True)
+class RolloutCarry:
+    """What one chunk of a trial hands to the next: neuron state, spikes of its last bin (n_trials, n_neurons), coupling state."""
+
+    neuron: State
+    spikes: torch.Tensor
+    coupling: State
+
+
+@dataclass(frozen=True)
+class Driven:
+    """A driven neuron model: spikes and drive, both (n_trials, n_bins, n_neurons), and the carry."""
+
+    spikes: torch.Tensor
+    drive: torch.Tensor
+    carry: RolloutCarry
+
+
+Current: TypeAlias = "torch.Tensor | Callable[[int, torch.Tensor], torch.Tensor]"
+"""Input per bin, (n_trials, n_bins, n_neurons), or a function of the bin number and the previous bin's spikes (n_trials, n_neurons)."""
+
+
+def rollout(
+    neuron: NeuronModel,
+    params: Params,
+    emission: Emission,
+    *,
+    current: Current,
+    dt_ms: float,
+    coupling: Coupling | None = None,
+    uniforms: torch.Tensor | None = None,
+    observed: torch.Tensor | None = None,
+    observed_mask: torch.Tensor | None = None,
+    carry: RolloutCarry | None = None,
+) -> Driven:
+    """Drive a neuron model over the bins of a chunk with its `step`, one bin after the other.
+
+    Parameters
+    ----------
+    current : Tensor (n_trials, n_bins, n_neurons), or a function of bin number and previous spikes that returns (n_trials, n_neurons)
+        Input besides `coupling`, in the neuron model's own unit of current.
+    coupling : adds the current that follows from the neurons' spikes
+    uniforms : Tensor, (n_trials, n_bins, n_neurons), in (0, 1)
+        Decide the sampled spikes. Not needed when every neuron is observed.
+    observed : Tensor, (n_trials, n_bins, n_neurons), spikes, optional
+    observed_mask : Tensor of bool, (n_neurons,), optional
+        Which neurons are clamped to `observed`. Default: all if `observed` is given, else none.
+    carry : the carry of the chunk before; None at the start of a trial, where there are no past spikes
+
+    Returns
+    -------
+    Driven. Sampled spikes carry the emission's pseudo-derivative; observed ones carry no gradient.
+
+    Raises
+    ------
+    InvalidInputError
+        If spikes must be sampled and there are no uniforms, or shapes do not agree.
+    """
+    is_sampled, is_observed = _who_is_sampled(observed, observed_mask, uniforms)
+    source = uniforms if is_sampled else observed
+    n_trials, n_bins, n_neurons = source.shape
+    current_at = _current_per_bin(current, source.shape)
+    dtype = next(iter(params.values())).dtype
+    observed_bins = observed.to(dtype).unbind(1) if is_observed else None
+    uniform_bins = uniforms.unbind(1) if is_sampled else None
+    clamp_mask = observed_mask if is_observed and is_sampled else None
+
+    if carry is None:
+        state = neuron.init_state(params, n_trials)
+        spikes = torch.zeros(n_trials, n_neurons, dtype=dtype, device=source.device)
+        past = coupling.init_state(n_trials) if coupling is not None else None
+    else:
+        state, spikes, past = carry.neuron, carry.spikes, carry.coupling
+
+    all_spikes, all_drives = [], []
+    for t in range(n_bins):
+        bin_current = current_at(t, spikes)
+        if coupling is not None:
+            past, recurrent = coupling.step(past, spikes)
+            bin_current = bin_current + recurrent
+        state, drive = neuron.step(params, state, bin_current, spikes, dt_ms)
+        if is_sampled:
+            spikes = emission.sample(drive, uniform_bins[t], dt_ms)
+            if clamp_mask is not None:
+                spikes = torch.where(clamp_mask, observed_bins[t], spikes)
+        else:
+            spikes = observed_bins[t]
+        all_spikes.append(spikes)
+        all_drives.append(drive)
+    stacked = [torch.stack(x, dim=1) if x else source.new_zeros(n_trials, 0, n_neurons, dtype=dtype) for x in (all_spikes, all_drives)]
+    return Driven(*stacked, RolloutCarry(state, spikes, past))
+
+
+def _who_is_sampled(
+    observed: torch.Tensor | None, observed_mask: torch.Tensor | None, uniforms: torch.Tensor | None
+) -> tuple[bool, bool]:
+    """Return whether any neuron is sampled and whether any is observed; checks the arguments."""
+    if observed is None:
+        if observed_mask is not None and bool(observed_mask.any()):
+            raise InvalidInputError("observed_mask marks neurons as observed, but no observed spikes are given. Give `observed`.")
+        is_sampled, is_observed = True, False
+    else:
+        is_sampled = observed_mask is not None and not bool(observed_mask.all())
+        is_observed = observed_mask is None or bool(observed_mask.any())
+    if is_sampled and uniforms is None:
+        raise InvalidInputError("some neurons are to be sampled, but no uniforms are given. Give `uniforms`, or observe every neuron.")
+    if is_sampled and is_observed and observed.shape != uniforms.shape:
+        raise InvalidInputError(f"observed {tuple(observed.shape)} and uniforms {tuple(uniforms.shape)} must have one shape.")
+    return is_sampled, is_observed
+
+
+def _current_per_bin(current: Current, shape: torch.Size) -> Callable[[int, torch.Tensor], torch.Tensor]:
+    """Return a function of bin number and previous spikes that gives the bin's current."""
+    if callable(current):
+        return current
+    if current.shape != shape:
+        raise InvalidInputError(f"current has shape {tuple(current.shape)}; expected (n_trials, n_bins, n_neurons) = {tuple(shape)}.")
+    bins = current.unbind(1)
+    return lambda t, spikes: bins[t]
