@@ -319,6 +319,7 @@ def count_statistics(
     centre: str = "auto",
     ddof: int = 0,
     neurons: np.ndarray | None = None,
+    standardise: bool = False,
 ) -> CountStatistics:
     """Return Fano factors and noise correlations of spike counts.
 
@@ -331,6 +332,8 @@ def count_statistics(
     ----------
     neurons : ndarray of int, optional
         Neurons to use. Default: all.
+    standardise : bool
+        Also divide by the standard deviation of the group before pooling, so that conditions of high rate do not weigh more.
     """
     if centre not in ("auto", "condition", "mean"):
         raise InvalidInputError(f"centre={centre!r} is unknown. Use 'auto', 'condition' or 'mean'.")
@@ -358,12 +361,16 @@ def count_statistics(
         np.add.at(sums, index, counts)
     mean = sums / np.maximum(sizes, 1)[:, None]
     squares = np.zeros_like(sums)
+    for block in blocks():
+        index, counts = _labelled(group_of(block), labels, block.counts[:, neurons])
+        np.add.at(squares, index, (counts - mean[index]) ** 2)
+    spread = np.sqrt(squares / np.maximum(sizes, 1)[:, None])
+    scale_of = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0) if standardise else np.ones_like(spread)
     product = np.zeros((len(neurons), len(neurons)))
     used = 0
     for block in blocks():
         index, counts = _labelled(group_of(block), labels, block.counts[:, neurons])
-        centred = counts - mean[index]
-        np.add.at(squares, index, centred**2)
+        centred = (counts - mean[index]) * scale_of[index]
         product += centred.T @ centred
         used += len(index)
     fano = _fano_of_groups(sizes, mean, squares, ddof)

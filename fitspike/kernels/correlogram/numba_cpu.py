@@ -51,7 +51,7 @@ def _add_same_neuron(row_pointer, event_neuron, event_count, spans, n_neurons, n
 def correlogram(
     row_pointer: np.ndarray, event_neuron: np.ndarray, event_count: np.ndarray, spans: np.ndarray, n_neurons: int, n_lags: int, pairs: str
 ) -> np.ndarray:
-    """Return coincidences [post, pre, lag] or, for pairs="self", (n_neurons, n_lags + 1); see `fitspike.kernels.correlogram.correlogram`."""
+    """Return coincidences [post, pre, lag] or, for pairs="self", (n_neurons, n_lags + 1); see the function of the package."""
     if pairs == "all":
         result = np.zeros((n_neurons, n_neurons, n_lags + 1), np.int64)
         _add_all_pairs(row_pointer, event_neuron, event_count, spans, n_lags, result)

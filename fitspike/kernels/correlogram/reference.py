@@ -8,7 +8,7 @@ import numpy as np
 def correlogram(
     row_pointer: np.ndarray, event_neuron: np.ndarray, event_count: np.ndarray, spans: np.ndarray, n_neurons: int, n_lags: int, pairs: str
 ) -> np.ndarray:
-    """Return coincidences [post, pre, lag] or, for pairs="self", (n_neurons, n_lags + 1); see `fitspike.kernels.correlogram.correlogram`."""
+    """Return coincidences [post, pre, lag] or, for pairs="self", (n_neurons, n_lags + 1); see the function of the package."""
     equation = "ti,tj->ij" if pairs == "all" else "ti,ti->i"
     shape = (n_neurons, n_neurons) if pairs == "all" else (n_neurons,)
     result = np.zeros((n_lags + 1, *shape), np.int64)

@@ -75,6 +75,10 @@ def test_noise_correlation_equals_numpy_on_centred_counts():
         windows[which] -= windows[which].mean(0)
     np.testing.assert_allclose(found.correlation, np.corrcoef(windows.reshape(-1, 4).T), rtol=1e-10)
     assert found.n_windows == 48
+    for which in (slice(0, None, 2), slice(1, None, 2)):
+        windows[which] /= windows[which].std(0)
+    found = from_events.count_statistics(binned, 50.0, centre="condition", standardise=True)
+    np.testing.assert_allclose(found.correlation, np.corrcoef(windows.reshape(-1, 4).T), rtol=1e-10)
 
 
 def test_noise_correlation_in_part_of_the_trial():
