@@ -173,3 +173,14 @@ register_kernel("correlogram", "numba", "fitspike.kernels.correlogram.numba_cpu:
 register_kernel("correlogram", "reference", "fitspike.kernels.correlogram.reference:correlogram")
 register_kernel("densify", "numba", "fitspike.kernels.densify.numba_cpu:densify", priority=10, needs=("numba",))
 register_kernel("densify", "reference", "fitspike.kernels.densify.reference:densify")
+register_kernel("point_process", "numba", "fitspike.kernels.point_process.numba_cpu:likelihood_gradient", priority=10, needs=("numba",))
+register_kernel("point_process", "reference", "fitspike.kernels.point_process.reference:likelihood_gradient")
+register_kernel(
+    "spike_trace",
+    "numba",
+    "fitspike.kernels.spike_trace.numba_cpu:spike_trace",
+    priority=10,
+    supports="fitspike.kernels.spike_trace.numba_cpu:supports",
+    needs=("numba",),
+)
+register_kernel("spike_trace", "reference", "fitspike.kernels.spike_trace.reference:spike_trace")
