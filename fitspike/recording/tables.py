@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fitspike.errors import RecordingError, UnknownNameError, did_you_mean
-from fitspike.units import NS_PER_S
+from fitspike.errors import Problems, RecordingError, UnknownNameError, did_you_mean
+from fitspike.units import NS_PER_S, s_to_ns
 
 
 def _text(values: object, n: int, what: str) -> np.ndarray:
@@ -99,7 +99,8 @@ class NeuronTable:
 class TrialTable:
     """One row per trial; bins cover [start, stop). A continuous recording is one trial.
 
-    start_ns, stop_ns, warmup_ns : (n_trials,) int64. The first `warmup_ns` of a trial feed history and are not scored.
+    start_ns, stop_ns, warmup_ns, offset_ns : (n_trials,) int64. The first `warmup_ns` of a trial feed history and are not scored.
+    `offset_ns` is how far into the trial that was recorded this one begins: above 0 where a time range or a split cut its beginning off.
     conditions : (n_trials,) str, "" where there is none.
     """
 
@@ -108,6 +109,7 @@ class TrialTable:
     conditions: np.ndarray
     columns: Mapping[str, np.ndarray]
     warmup_ns: np.ndarray
+    offset_ns: np.ndarray
 
     @classmethod
     def make(
@@ -118,13 +120,14 @@ class TrialTable:
         conditions: object | None = None,
         columns: Mapping[str, object] | None = None,
         warmup_ns: object | None = None,
+        offset_ns: object | None = None,
     ) -> TrialTable:
-        """Return a table from anything array-like.
+        """Return a table from anything array-like; times in ns.
 
         Raises
         ------
         RecordingError
-            If a trial stops before it starts, or a column has the wrong length.
+            If a trial stops before it starts, or a column has the wrong length; the text lists every problem.
         """
         start = np.atleast_1d(np.asarray(start_ns, dtype=np.int64))
         stop = np.atleast_1d(np.asarray(stop_ns, dtype=np.int64))
@@ -132,15 +135,35 @@ class TrialTable:
             raise RecordingError(
                 f"trial starts have shape {start.shape} and stops {stop.shape}; expected one start and one stop per trial."
             )
-        if (bad := np.flatnonzero(stop < start)).size:
-            k = bad[0]
-            raise RecordingError(f"trial {k} stops at {stop[k] / NS_PER_S} s, before it starts at {start[k] / NS_PER_S} s.")
         n = len(start)
-        warmup = np.zeros(n, np.int64) if warmup_ns is None else np.asarray(warmup_ns, dtype=np.int64)
-        if warmup.shape != (n,) or (warmup < 0).any():
-            raise RecordingError(f"warm-up times have shape {warmup.shape}; expected {n} values, none negative.")
+        problems = Problems("trials")
+        for k in np.flatnonzero(stop < start)[:5]:
+            problems.add(f"trial {k} stops at {stop[k] / NS_PER_S} s, before it starts at {start[k] / NS_PER_S} s.")
+        leading = []
+        for what, given in (("warm-up", warmup_ns), ("offset", offset_ns)):
+            values = np.zeros(n, np.int64) if given is None else np.asarray(given, dtype=np.int64)
+            if values.shape != (n,) or (values < 0).any():
+                problems.add(f"{what} times have shape {values.shape}; expected {n} values, none negative.")
+            leading.append(values)
+        problems.raise_if_any(RecordingError)
         labels = np.full(n, "", dtype="<U1") if conditions is None else _text(conditions, n, "trial conditions")
-        return cls(start, stop, labels, _columns(columns, n, "trial"), warmup)
+        return cls(start, stop, labels, _columns(columns, n, "trial"), *leading)
+
+    @classmethod
+    def from_seconds(
+        cls, start_s: object, stop_s: object, *, conditions: object | None = None, columns: Mapping[str, object] | None = None
+    ) -> TrialTable:
+        """Return a table from starts and stops in seconds, each (n_trials,).
+
+        Raises
+        ------
+        RecordingError
+            If a time is NaN or infinite, or as `make`.
+        """
+        times = [np.atleast_1d(np.asarray(values, dtype=np.float64)) for values in (start_s, stop_s)]
+        if not all(np.isfinite(values).all() for values in times):
+            raise RecordingError("a trial starts or stops at a time that is NaN or infinite. Remove that trial or give its time.")
+        return cls.make(s_to_ns(times[0]), s_to_ns(times[1]), conditions=conditions, columns=columns)
 
     def __len__(self) -> int:
         return len(self.start_ns)
@@ -152,21 +175,38 @@ class TrialTable:
 
     def column(self, name: str) -> np.ndarray:
         """Return a column by name ("condition" too); UnknownNameError lists the known ones."""
-        known = {"condition": self.conditions, **self.columns}
+        known = {"condition": self.conditions, "conditions": self.conditions, **self.columns}
         if name not in known:
-            raise UnknownNameError(f"no trial column {name!r}{did_you_mean(name, known)} Columns: {', '.join(known)}.")
+            names = ["condition", *self.columns]
+            raise UnknownNameError(f"no trial column {name!r}{did_you_mean(name, names)} Columns: {', '.join(names)}.")
         return known[name]
 
     def select(self, index: np.ndarray) -> TrialTable:
         """Return the rows of `index`."""
         columns = {name: values[index] for name, values in self.columns.items()}
-        return TrialTable(self.start_ns[index], self.stop_ns[index], self.conditions[index], columns, self.warmup_ns[index])
+        own = (self.start_ns, self.stop_ns, self.conditions)
+        return TrialTable(*(values[index] for values in own), columns, self.warmup_ns[index], self.offset_ns[index])
 
-    def overlapping(self) -> bool:
-        """Return whether any two trials share time."""
+    def with_labels(self, *, conditions: object | None = None, columns: Mapping[str, object] | None = None) -> TrialTable:
+        """Return the table with conditions replaced and columns added or replaced."""
+        labels = self.conditions if conditions is None else _text(conditions, len(self), "trial conditions")
+        return replace(self, conditions=labels, columns={**self.columns, **_columns(columns, len(self), "trial")})
+
+    def narrow(self, start_ns: np.ndarray, stop_ns: np.ndarray) -> TrialTable:
+        """Return the trials cut to new starts and stops inside the old ones; warm-up and offset follow."""
+        moved = start_ns - self.start_ns
+        warmup = np.minimum(np.maximum(self.warmup_ns - moved, 0), stop_ns - start_ns)
+        return replace(self, start_ns=start_ns, stop_ns=stop_ns, warmup_ns=warmup, offset_ns=self.offset_ns + moved)
+
+    def overlapping(self) -> np.ndarray:
+        """Return which trials share time with another one, (n_trials,) bool."""
         order = np.argsort(self.start_ns, kind="stable")
-        latest = np.maximum.accumulate(self.stop_ns[order])
-        return bool((self.start_ns[order][1:] < latest[:-1]).any())
+        start, stop = self.start_ns[order], self.stop_ns[order]
+        latest_before = np.concatenate([[np.iinfo(np.int64).min], np.maximum.accumulate(stop)[:-1]]) if len(order) else stop
+        next_start = np.append(start[1:], np.iinfo(np.int64).max)
+        shared = np.empty(len(order), dtype=bool)
+        shared[order] = (start < latest_before) | (next_start < stop)
+        return shared
 
 
 @dataclass(frozen=True, eq=False)
