@@ -46,8 +46,8 @@ SIZES = {
     "empty trials, trials shorter than the filters": ([5, 0, 40, 1, 0, 3], 7, 0.3, {}),
     "no spikes": ([50], 3, 0.0, {}),
     "every bin a spike": ([70], 3, 1.0, {}),
-    "counts, two blocks of targets": ([200, 900], 40, 0.2, {"counts": True, "warmup": 30}),
-    "several stretches of rows": ([5000], 2, 0.05, {}),
+    "counts, two blocks of targets": ([60, 150], 40, 0.2, {"counts": True, "warmup": 30}),
+    "several stretches of rows": ([1100], 2, 0.05, {}),
 }
 
 
