@@ -194,6 +194,7 @@ class BinnedSpikes:
             start_s=(self.start_ns[trials] + first_bin * self.dt_ns) / NS_PER_S,
             trial_bin=self.trial_bin[trials] + first_bin,
             signal_values=signals,
+            source=self,
         )
 
     def _pointers(self, trials: np.ndarray, first_bin: int, n_bins: int) -> np.ndarray:

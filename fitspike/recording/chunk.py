@@ -14,6 +14,8 @@ from fitspike.kernels.densify import densify
 if TYPE_CHECKING:
     import torch
 
+    from fitspike.recording.binned import BinnedSpikes
+
 
 @dataclass(frozen=True, eq=False)
 class SpikeChunk:
@@ -40,6 +42,8 @@ class SpikeChunk:
     start_s: np.ndarray
     trial_bin: np.ndarray
     signal_values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    source: BinnedSpikes | None = None
+    """The binned spikes it was read from: for signals just outside the chunk and the names of conditions. None in a free rollout."""
 
     @classmethod
     def empty(
