@@ -20,7 +20,7 @@ _BLOCK_SPIKES = 1 << 21
 
 def bin_recording(recording: Recording, dt_ms: float | None = None) -> BinnedSpikes:
     """Return the spikes of a recording in bins; see `Recording.bin`."""
-    width = _width_ns(recording, dt_ms)
+    width = width_ns(recording, dt_ms)
     trials = recording.trials
     n_bins = (trials.duration_ns // width).astype(np.int64)
     _check_signals(recording, n_bins, width)
@@ -59,7 +59,8 @@ def bin_recording(recording: Recording, dt_ms: float | None = None) -> BinnedSpi
     )
 
 
-def _width_ns(recording: Recording, dt_ms: float | None) -> int:
+def width_ns(recording: Recording, dt_ms: float | None) -> int:
+    """Return the bin width that `dt_ms` means for a recording, ns; BinWidthError as in `Recording.bin`."""
     native = recording.bin_width_ns
     if dt_ms is None:
         return native or NS_PER_MS
