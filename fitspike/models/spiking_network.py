@@ -1,0 +1,305 @@
+"""Recurrent network of spiking neurons, some of them hidden if wished, of any neuron model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from fitspike.citation import Citation
+from fitspike.errors import InvalidInputError, Problems, did_you_mean
+from fitspike.models.base import Rollout
+from fitspike.models.bases import BASES
+from fitspike.models.network_coupling import NetworkCoupling, make_coupling
+from fitspike.models.network_layout import coupling_basis, delay_bins, network_specs, signal_basis, signal_names
+from fitspike.neurons.base import Emission, NeuronModel
+from fitspike.neurons.emissions import get_emission
+from fitspike.neurons.srm import SRM
+from fitspike.params import ParamSpec
+from fitspike.rng import Stream
+from fitspike.rollout import Driven, RolloutCarry, rollout
+from fitspike.types import Carry, Params
+
+if TYPE_CHECKING:
+    from fitspike.models.base import DataInfo
+    from fitspike.models.connectivity import Connectivity
+    from fitspike.recording.binned import BinnedSpikes, SpikeChunk
+
+
+@dataclass(frozen=True)
+class NetworkCarry:
+    """What one chunk of a trial hands to the next: the neurons', and the signals' last bins (n_trials, n_lags - 1, n_channels)."""
+
+    units: RolloutCarry
+    signals: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class SpikingNetwork:
+    """Settings of a recurrent spiking network.
+
+    I_j(t) = background_j + sum_c (k_jc * x_c)(t) + sum_i sum_b W[j, i, b] (basis_b * z_i)(t - delay)
+
+    drives the neurons, whose step gives the drive of each bin and whose emission gives the spikes. Units are the recorded neurons,
+    followed by `n_hidden` hidden ones that receive the same inputs but have no data: in a likelihood they are sampled forward given the
+    clamped past of the others, so that with hidden neurons `log_likelihood` is one sample of a lower bound (Bellec et al. 2021, and
+    science page "likelihood"). Without hidden neurons it is exact.
+
+    neuron : any neuron model
+    n_hidden : number of hidden units
+    emission : "bernoulli", "hazard", "poisson" or "auto" (bernoulli)
+    basis : "exponential" (time constants coupling_ms / 3, and each further one a quarter), "raised-cosine", "raised-cosine-linear" or
+        "boxes" (one weight per lag when there are as many as bins)
+    coupling_ms, n_coupling : window and number of functions of the coupling filters, each of sum 1; 0 ms leaves coupling out
+    delay_ms : from a spike to its first effect, in whole bins; at least, and by default, one bin
+    self_coupling : whether a neuron couples to itself besides what its own model does after a spike
+    connect : rules "PRE->POST" of population labels, * for any, "hidden" for hidden units; a connection is allowed if a rule fits
+    dale : True (signs from population labels), or a sign +1, -1, 0 per recorded neuron; hidden_signs : likewise per hidden unit
+    coupling_init : size of the initial random weights, divided by the root of their number per neuron
+    signals : "all", or names; () leaves signals out. signal_before_ms, n_signal : how far their filters look back, number of functions
+    pseudo_derivative, dampening : the surrogate gradient of sampled spikes, see `fitspike.neurons.emissions`
+    """
+
+    name: ClassVar[str] = "spiking-network"
+    citation: ClassVar[tuple[Citation, ...]] = (
+        Citation(
+            "Bellec, Wang, Modirshanechi, Brea, Gerstner 2021, Fitting summary statistics of neural data with a differentiable spiking "
+            "network simulator, Advances in Neural Information Processing Systems 34",
+            title="Fitting summary statistics of neural data with a differentiable spiking network simulator",
+            year="2021",
+        ),
+    )
+    emissions: ClassVar[tuple[str, ...]] = ("bernoulli", "poisson", "hazard")
+
+    neuron: NeuronModel = field(default_factory=SRM)
+    n_hidden: int = 0
+    emission: str = "auto"
+    basis: str = "exponential"
+    coupling_ms: float = 30.0
+    n_coupling: int = 1
+    delay_ms: float | None = None
+    self_coupling: bool = False
+    connect: tuple[str, ...] = ("*->*",)
+    dale: bool | tuple[int, ...] = False
+    hidden_signs: tuple[int, ...] = ()
+    coupling_init: float = 0.3
+    signals: str | tuple[str, ...] = "all"
+    signal_before_ms: float = 0.0
+    n_signal: int = 5
+    pseudo_derivative: str = "expected"
+    dampening: float = 1.0
+
+    def __post_init__(self) -> None:
+        problems = Problems(self.name)
+        if isinstance(self.neuron, str) or not hasattr(self.neuron, "step"):
+            problems.add(f"neuron={self.neuron!r} is no neuron model. Give an object such as SRM(), or a name to `fit(neuron=...)`.")
+        if self.n_hidden < 0:
+            problems.add(f"n_hidden={self.n_hidden} is negative.")
+        if self.basis not in BASES:
+            problems.add(f"unknown basis {self.basis!r}{did_you_mean(self.basis, BASES)} Known: {', '.join(BASES)}.")
+        if self.emission not in ("auto", *self.emissions):
+            problems.add(
+                f"unknown emission {self.emission!r}{did_you_mean(self.emission, self.emissions)} Known: {', '.join(self.emissions)}."
+            )
+        if self.coupling_ms < 0 or self.signal_before_ms < 0 or (self.delay_ms or 0.0) < 0:
+            problems.add("coupling_ms, delay_ms and signal_before_ms must not be negative.")
+        if self.n_coupling < 1 or self.n_signal < 1:
+            problems.add(
+                f"n_coupling={self.n_coupling} and n_signal={self.n_signal} must be at least 1; use coupling_ms=0 for no coupling."
+            )
+        if self.hidden_signs and len(self.hidden_signs) != self.n_hidden:
+            problems.add(f"hidden_signs has {len(self.hidden_signs)} entries for {self.n_hidden} hidden units. Give one per unit, or ().")
+        problems.raise_if_any()
+
+    def emission_object(self) -> Emission:
+        """Return the emission with this network's surrogate gradient."""
+        name = self.emissions[0] if self.emission == "auto" else self.emission
+        return get_emission(name, pseudo_derivative=self.pseudo_derivative, dampening=self.dampening)
+
+    def param_specs(self, data: DataInfo) -> Mapping[str, ParamSpec]:
+        """Return the specs of all parameters; the units are the recorded neurons, then the hidden ones."""
+        return network_specs(self, data)
+
+    def params_from_data(self, binned: BinnedSpikes) -> Mapping[str, np.ndarray]:
+        """Return mean and standard deviation of each signal channel over the scored bins, to standardise the signals by."""
+        names = signal_names(self, binned.source_signals)
+        if not names:
+            return {}
+        values = np.concatenate([binned.signals[name][binned.scored] for name in names], axis=1).astype(np.float64)
+        scale = values.std(axis=0)
+        return {"signal_offset": values.mean(axis=0), "signal_scale": np.where(scale > 0, scale, 1.0)}
+
+    def log_likelihood(self, params: Params, chunk: SpikeChunk, carry: Carry, rng: Stream) -> tuple[torch.Tensor, Carry]:
+        """Return the log-likelihood of a chunk given its past, (n_trials, n_neurons) nats, float64, and the carry.
+
+        Bins outside the chunk's mask count nothing. Hidden units are sampled at the uniforms of `rng`.
+        """
+        driven, new_carry = self._clamped(params, chunk, carry, rng)
+        return self._log_prob(driven, chunk), new_carry
+
+    def intensity(self, params: Params, chunk: SpikeChunk, carry: Carry) -> tuple[torch.Tensor, Carry]:
+        """Return expected counts (n_trials, n_bins, n_neurons) given the recorded past, and the carry.
+
+        Hidden units are sampled once, from a fixed stream.
+        """
+        driven, new_carry = self._clamped(params, chunk, carry, Stream(0, "intensity"))
+        return self.emission_object().expected(driven.drive[..., : chunk.n_neurons], chunk.dt_ms), new_carry
+
+    def rollout(
+        self,
+        params: Params,
+        context: SpikeChunk,
+        *,
+        uniforms: torch.Tensor,
+        observed: torch.Tensor | None = None,
+        observed_mask: torch.Tensor | None = None,
+        carry: Carry = None,
+    ) -> Rollout:
+        """Drive the network over the bins of `context`.
+
+        Parameters
+        ----------
+        uniforms : Tensor, (n_trials, n_bins, n_neurons + n_hidden)
+        observed : Tensor, (n_trials, n_bins, n_neurons) or with the hidden units, spikes, optional
+        observed_mask : Tensor of bool, (n_neurons,) or with the hidden units, optional
+            Default: every unit that `observed` holds.
+
+        Returns
+        -------
+        Rollout of the recorded neurons. log_prob (n_trials, n_neurons) is that of the spikes that came out, observed or sampled.
+        latents: "drive" and "expected", (n_trials, n_bins, n_neurons), differentiable, and, with hidden units, "hidden_spikes".
+        """
+        n_visible, n_units = context.n_neurons, context.n_neurons + self.n_hidden
+        if uniforms.shape[-1] != n_units:
+            raise InvalidInputError(
+                f"uniforms have {uniforms.shape[-1]} neurons; this network has {n_visible} recorded and {self.n_hidden} hidden. "
+                f"Draw uniforms for {n_units} neurons."
+            )
+        observed, observed_mask = _observed_units(observed, observed_mask, n_units)
+        external, past_signals = self._external(params, context, carry)
+        driven = rollout(
+            self.neuron,
+            params,
+            self.emission_object(),
+            current=external,
+            coupling=self._coupling(params, context.dt_ms),
+            uniforms=uniforms,
+            dt_ms=context.dt_ms,
+            observed=observed,
+            observed_mask=observed_mask,
+            carry=carry.units if carry is not None else None,
+        )
+        drive = driven.drive[..., :n_visible]
+        latents = {"drive": drive, "expected": self.emission_object().expected(drive, context.dt_ms)}
+        if self.n_hidden:
+            latents["hidden_spikes"] = driven.spikes[..., n_visible:]
+        new_carry = NetworkCarry(driven.carry, past_signals)
+        return Rollout(driven.spikes[..., :n_visible], self._log_prob(driven, context), latents, new_carry)
+
+    def connectivity(self, params: Params, extras: Mapping[str, Any]) -> Connectivity:
+        """Return the couplings between units [post, pre], each filter summed over its lags, in the neuron model's unit of current.
+
+        Hidden units are left out: how many of them stand for how many unrecorded neurons is not identified.
+        """
+        from fitspike.models.connectivity import Connectivity
+
+        weight = (params["coupling"] * params["coupling_mask"].unsqueeze(-1)).sum(-1)
+        n_visible = weight.shape[0] - self.n_hidden
+        return Connectivity(weight[:n_visible, :n_visible].detach().cpu().numpy(), unit=getattr(self.neuron, "current_unit", "1"))
+
+    # -- pieces ---------------------------------------------------------------------------------------------------------------------
+
+    def _coupling(self, params: Params, dt_ms: float) -> NetworkCoupling | None:
+        basis = coupling_basis(self, dt_ms)
+        if basis is None:
+            return None
+        return make_coupling(params["coupling"] * params["coupling_mask"].unsqueeze(-1), basis, delay_bins(self, dt_ms))
+
+    def _external(self, params: Params, chunk: SpikeChunk, carry: NetworkCarry | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the current from background and signals, (n_trials, n_bins, n_units), and the signals' last bins."""
+        like = next(iter(params.values()))
+        n_units = chunk.n_neurons + self.n_hidden
+        shape = (chunk.n_trials, chunk.n_bins, n_units)
+        background = params["background"] if "background" in params else like.new_zeros(n_units)
+        if "signal" not in params:
+            return background.expand(shape), None
+        names = signal_names(self, chunk.signal_values)
+        values = torch.cat([chunk.signals[name] for name in names], dim=-1).to(like.dtype).to(like.device)
+        values = (values - params["signal_offset"]) / params["signal_scale"]  # (n_trials, n_bins, n_channels)
+        basis = torch.as_tensor(signal_basis(self, chunk.dt_ms), dtype=like.dtype, device=like.device)  # (n_basis, n_lags)
+        n_past = basis.shape[1] - 1
+        past = carry.signals if carry is not None else values.new_zeros(chunk.n_trials, n_past, values.shape[-1])
+        known = torch.cat([past, values], dim=1)
+        windows = known.unfold(1, basis.shape[1], 1).flip(-1)  # (n_trials, n_bins, n_channels, n_lags), lag 0 first
+        filtered = (windows @ basis.T).flatten(-2)
+        return background + filtered @ params["signal"].flatten(1).T, known[:, known.shape[1] - n_past :]
+
+    def _clamped(self, params: Params, chunk: SpikeChunk, carry: NetworkCarry | None, rng: Stream) -> tuple[Driven, NetworkCarry]:
+        """Return the units driven with the recorded neurons clamped and the hidden ones sampled, and the carry."""
+        emission = self.emission_object()
+        like = next(iter(params.values()))
+        spikes = chunk.dense(str(like.dtype).removeprefix("torch."), device=str(like.device))
+        _check_counts(emission, chunk, spikes)
+        external, past_signals = self._external(params, chunk, carry)
+        coupling = self._coupling(params, chunk.dt_ms)
+        units = carry.units if carry is not None else None
+        if self.n_hidden:
+            n_units = chunk.n_neurons + self.n_hidden
+            bins = range(chunk.first_bin, chunk.first_bin + chunk.n_bins)
+            uniforms = torch.as_tensor(rng.child("hidden").uniforms(chunk.trial, bins, n_units), device=like.device)
+            observed, mask = _observed_units(spikes, None, n_units)
+            driven = rollout(
+                self.neuron,
+                params,
+                emission,
+                current=external,
+                coupling=coupling,
+                uniforms=uniforms,
+                observed=observed,
+                observed_mask=mask,
+                carry=units,
+                dt_ms=chunk.dt_ms,
+            )
+            return driven, NetworkCarry(driven.carry, past_signals)
+        # All spikes are known, so that the coupling currents of all bins come from one matrix product.
+        if coupling is not None:
+            last = units.spikes if units is not None else spikes.new_zeros(chunk.n_trials, chunk.n_neurons)
+            past = units.coupling if units is not None else coupling.init_state(chunk.n_trials)
+            past, recurrent = coupling.currents(past, torch.cat([last.unsqueeze(1), spikes], dim=1)[:, :-1])
+            external = external + recurrent
+        else:
+            past = None
+        driven = rollout(self.neuron, params, emission, current=external, observed=spikes, carry=units, dt_ms=chunk.dt_ms)
+        return driven, NetworkCarry(RolloutCarry(driven.carry.neuron, driven.carry.spikes, past), past_signals)
+
+    def _log_prob(self, driven: Driven, chunk: SpikeChunk) -> torch.Tensor:
+        """Return the log-probability of the recorded neurons' spikes summed over scored bins, (n_trials, n_neurons) float64."""
+        n_visible = chunk.n_neurons
+        log_prob = self.emission_object().log_prob(driven.drive[..., :n_visible], driven.spikes[..., :n_visible].detach(), chunk.dt_ms)
+        mask = chunk.mask.to(log_prob.device).unsqueeze(-1)
+        return torch.where(mask, log_prob, 0.0).sum(dim=1, dtype=torch.float64)
+
+
+def _observed_units(
+    observed: torch.Tensor | None, observed_mask: torch.Tensor | None, n_units: int
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return observed spikes and mask of all units; hidden ones, where they are not given, are not observed."""
+    if observed is None:
+        return None, None
+    n_given = observed.shape[-1]
+    mask = torch.ones(n_given, dtype=torch.bool) if observed_mask is None else observed_mask
+    n_missing = n_units - n_given
+    if n_missing:
+        observed = torch.nn.functional.pad(observed, (0, n_missing))
+    return observed, torch.nn.functional.pad(mask, (0, n_units - mask.shape[0]))
+
+
+def _check_counts(emission: Emission, chunk: SpikeChunk, spikes: torch.Tensor) -> None:
+    if getattr(emission, "is_binary", False) and chunk.event_count is not None and spikes.numel() and (most := int(spikes.max())) > 1:
+        raise InvalidInputError(
+            f"a bin holds {most} spikes of one neuron, and emission {emission.name!r} knows at most one. "
+            "Use emission='poisson', or a smaller dt_ms."
+        )
