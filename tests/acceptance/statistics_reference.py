@@ -6,11 +6,11 @@ Run alone, or call `measure(data_root)` from another acceptance script.
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from _table import Bounds
 from scipy import io
 
 from fitspike.recording.recording import Recording
@@ -105,18 +105,14 @@ def _standard_error(values: np.ndarray) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def main() -> int:
-    """Print the table and return the exit status."""
+def main() -> None:
+    """Print the table and exit with its status."""
+    bounds = Bounds("statistics_reference")
     root = Path(os.environ.get("FITSPIKE_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-    figures = measure(root)
-    width = max(len(figure.what) for figure in figures)
-    for figure in figures:
-        text = f"{figure.expected:.{figure.digits}f}"
-        print(f"{figure.what:{width}}  {text:>10}  {figure.found:>12.6f}  {'met' if figure.is_met else 'missed'}")
-    missed = sum(not figure.is_met for figure in figures)
-    print(f"acceptance statistics_reference: {len(figures)} bounds, {missed} missed")
-    return int(missed > 0)
+    for figure in measure(root):
+        bounds.check(f"{figure.what} = {figure.expected:.{figure.digits}f}", f"{figure.found:.6f}", figure.is_met)
+    bounds.finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
