@@ -1,0 +1,65 @@
+"""Everything a plugin may import. Names here keep their meaning within one major version of the interface; nothing else is promised."""
+
+from importlib import import_module as _import_module
+from typing import Any as _Any
+
+from fitspike.plugin.hookspecs import hookimpl
+from fitspike.plugin.version import API_VERSION
+
+_LAZY = {
+    "fitspike.citation": ("Citation",),
+    "fitspike.params": ("Constraint", "ParamSpec", "interval", "positive", "real", "sign", "simplex"),
+    "fitspike.rng": ("Stream",),
+    "fitspike.errors": (
+        "BackendError",
+        "FitspikeError",
+        "HardwareLimitError",
+        "InvalidInputError",
+        "MissingDataError",
+        "MissingDependencyError",
+        "PluginError",
+        "Problems",
+        "ReadError",
+        "RecordingError",
+        "TooFewTrialsError",
+    ),
+    "fitspike.recording.recording": ("NeuronTable", "Recording", "Signal", "TrialTable"),
+    "fitspike.recording.binned": ("BinnedSpikes", "SpikeChunk"),
+    "fitspike.neurons.base": ("Emission", "LinearForm", "NeuronModel"),
+    "fitspike.neurons.emissions": ("get_emission",),
+    "fitspike.statistics.base": ("Statistic",),
+    "fitspike.losses.base": ("Loss", "LossContext"),
+    "fitspike.models.base": (
+        "DataInfo",
+        "HasConnectivity",
+        "HasIntensity",
+        "HasLatents",
+        "HasSelection",
+        "HasSolver",
+        "HasStability",
+        "Model",
+        "Rollout",
+        "SolverContext",
+        "SolverReport",
+    ),
+    "fitspike.models.connectivity": ("Connectivity",),
+    "fitspike.learning.base": ("Batch", "BoundRule", "LearningRule", "UpdateTransform"),
+    "fitspike.hardware.base": ("HardwareConstraints", "HardwareTarget"),
+    "fitspike.datasets.base": ("DataCard", "Dataset", "GroundTruth"),
+    "fitspike.plugin.lifecycle": ("RunInfo",),
+}
+_HOME = {name: module for module, names in _LAZY.items() for name in names}
+
+__all__ = ["API_VERSION", "hookimpl", *_HOME]
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fitspike.plugin' has no attribute {name!r}")
+    value = getattr(_import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,62 @@
+"""The built-ins, registered through the hooks that a stranger would use. Strings are imported when first used."""
+
+from __future__ import annotations
+
+from fitspike.plugin.hookspecs import Register, hookimpl
+
+
+@hookimpl
+def fitspike_register_neuron_models(register: Register) -> None:
+    """Register the built-in neuron models."""
+
+
+@hookimpl
+def fitspike_register_models(register: Register) -> None:
+    """Register the built-in models."""
+
+
+@hookimpl
+def fitspike_register_statistics(register: Register) -> None:
+    """Register the built-in statistics."""
+    register("fitspike.statistics.correlations:Autocorrelogram", name="autocorrelogram")
+    register("fitspike.statistics.correlations:CrossCorrelogram", name="cross_correlogram")
+    register("fitspike.statistics.correlations:NoiseCorrelation", name="noise_correlation")
+    register("fitspike.statistics.correlations:SignalCorrelation", name="signal_correlation")
+    register("fitspike.statistics.intervals:CV2", name="cv2")
+    register("fitspike.statistics.intervals:FanoFactor", name="fano_factor")
+    register("fitspike.statistics.intervals:ISICV", name="isi_cv")
+    register("fitspike.statistics.intervals:ISIDistribution", name="isi_distribution")
+    register("fitspike.statistics.intervals:LV", name="lv")
+    register("fitspike.statistics.rates:FiringRate", name="firing_rate")
+    register("fitspike.statistics.rates:PSTH", name="psth")
+    register("fitspike.statistics.rates:PopulationRate", name="population_rate")
+
+
+@hookimpl
+def fitspike_register_losses(register: Register) -> None:
+    """Register the built-in losses."""
+
+
+@hookimpl
+def fitspike_register_learning_rules(register: Register) -> None:
+    """Register the built-in learning rules."""
+
+
+@hookimpl
+def fitspike_register_update_transforms(register: Register) -> None:
+    """Register the built-in update transforms."""
+
+
+@hookimpl
+def fitspike_register_hardware_targets(register: Register) -> None:
+    """Register the built-in hardware targets."""
+
+
+@hookimpl
+def fitspike_register_datasets(register: Register) -> None:
+    """Register the built-in datasets; most come from the distribution fitspike-datasets."""
+
+
+@hookimpl
+def fitspike_register_readers(register: Register) -> None:
+    """Register the built-in readers."""
