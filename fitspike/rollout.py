@@ -124,9 +124,7 @@ def rollout(
     return Driven(*stacked, RolloutCarry(state, spikes, past))
 
 
-def _who_is_sampled(
-    observed: torch.Tensor | None, observed_mask: torch.Tensor | None, uniforms: torch.Tensor | None
-) -> tuple[bool, bool]:
+def _who_is_sampled(observed: torch.Tensor | None, observed_mask: torch.Tensor | None, uniforms: torch.Tensor | None) -> tuple[bool, bool]:
     """Return whether any neuron is sampled and whether any is observed; checks the arguments."""
     if observed is None:
         if observed_mask is not None and bool(observed_mask.any()):

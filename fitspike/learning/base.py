@@ -13,9 +13,9 @@ from fitspike.types import Carry, State
 
 if TYPE_CHECKING:
     import torch
-    from fitspike.recording.binned import SpikeChunk
 
     from fitspike.models.base import DataInfo, Model
+    from fitspike.recording.binned import SpikeChunk
 
 RawParams: TypeAlias = "dict[str, torch.Tensor]"
 StepMetrics: TypeAlias = Mapping[str, float]
@@ -79,5 +79,8 @@ class UpdateTransform(Protocol):
     def apply(
         self, state: State, raw: RawParams, update: RawParams, signals: Mapping[str, torch.Tensor], rng: Stream
     ) -> tuple[RawParams, State]:
-        """Return the raw parameters after the step and the new state; `raw` is before the step, `update` what the optimiser proposes to add."""
+        """Return the raw parameters after the step and the new state.
+
+        `raw` is before the step, `update` what the optimiser proposes to add.
+        """
         ...

@@ -12,9 +12,9 @@ from fitspike.types import Carry, Params
 
 if TYPE_CHECKING:
     import torch
-    from fitspike.recording.binned import SpikeChunk
 
     from fitspike.models.base import DataInfo, Model, Rollout
+    from fitspike.recording.binned import SpikeChunk
 
 LossTerms: TypeAlias = "Mapping[str, torch.Tensor]"
 """Scalars by name, unweighted; weights are applied by the trainer, in one place."""

@@ -1,0 +1,104 @@
+"""Back-propagation through the rollout: the gradient of the weighted losses by automatic differentiation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from fitspike.citation import Citation
+from fitspike.errors import InvalidInputError
+from fitspike.learning.base import Batch, RawParams, StepMetrics
+from fitspike.learning.nest import detach
+from fitspike.losses.base import LossContext
+from fitspike.losses.total import WeightedLosses, check_losses, weighted_total
+from fitspike.models.base import HasLatents
+from fitspike.params import ParamSpec, constrain
+from fitspike.rng import Stream
+
+if TYPE_CHECKING:
+    from fitspike.models.base import DataInfo, Model, Rollout
+
+
+@dataclass(frozen=True)
+class BPTT:
+    """Gradient of the losses through all bins of a chunk, spikes included, by their pseudo-derivative; chunks are cut from one another.
+
+    Neftci, Mostafa, Zenke 2019 (surrogate gradients). Truncation at chunk borders makes the memory that of one chunk; a chunk of a whole
+    trial is not truncated.
+    """
+
+    name: ClassVar[str] = "bptt"
+    citation: ClassVar[Citation] = Citation(
+        "Neftci, Mostafa, Zenke 2019, Surrogate gradient learning in spiking neural networks, IEEE Signal Processing Magazine 36:51-63",
+        doi="10.1109/MSP.2019.2931595",
+        title="Surrogate gradient learning in spiking neural networks",
+        year="2019",
+    )
+    requires: ClassVar[frozenset[type]] = frozenset()
+
+    def bind(self, model: Model, specs: Mapping[str, ParamSpec], losses: WeightedLosses, data: DataInfo, rng: Stream) -> BoundBPTT:
+        """Return the rule bound to a model and its losses.
+
+        Raises
+        ------
+        InvalidInputError
+            If no parameter is trainable, there is no loss, or a loss needs latents that the model does not have.
+        """
+        check_losses(losses)
+        if not any(spec.trainable for spec in specs.values()):
+            raise InvalidInputError(f"model {model.name!r} has no trainable parameter; there is nothing to fit.")
+        for name, (loss, _) in losses.items():
+            if "latents" in loss.needs and not isinstance(model, HasLatents):
+                raise InvalidInputError(f"loss {name!r} needs latents, but model {model.name!r} has none. Use a model with latents.")
+        return BoundBPTT(model, dict(specs), dict(losses), data)
+
+
+@dataclass(frozen=True)
+class BoundBPTT:
+    """Back-propagation for one model and its losses."""
+
+    model: Model
+    specs: Mapping[str, ParamSpec]
+    losses: WeightedLosses
+    data: DataInfo
+
+    def directions(self, raw: RawParams, batch: Batch) -> tuple[RawParams, StepMetrics]:
+        """Return the gradient of the weighted losses per trainable raw parameter, and every loss term; sets the batch's new carry."""
+        params = constrain(self.specs, raw)
+        context = LossContext(
+            model=self.model,
+            params=params,
+            chunk=batch.chunk,
+            data=self.data,
+            rng=batch.rng,
+            carry=batch.carry,
+            recorded=batch.recorded,
+            run_free=lambda: run_free(self.model, params, batch),
+        )
+        total, metrics = weighted_total(self.losses, context)
+        trained = [name for name, spec in self.specs.items() if spec.trainable]
+        gradients = torch.autograd.grad(total, [raw[name] for name in trained], allow_unused=True)
+        if context.new_carry is None:
+            # No loss has passed over the recorded spikes; the next chunk still needs their history.
+            with torch.no_grad():
+                _, context.new_carry = self.model.log_likelihood(params, batch.chunk, batch.carry, batch.rng)
+        batch.new_carry = detach(context.new_carry)
+        zeros = (torch.zeros_like(raw[name]) for name in trained)
+        return {name: zero if g is None else g for name, g, zero in zip(trained, gradients, zeros, strict=True)}, metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: back-propagation keeps no state between batches."""
+        return {}
+
+
+def run_free(model: Model, params: Mapping[str, torch.Tensor], batch: Batch) -> Rollout:
+    """Return a free run over the bins of a batch, as many trials as it has, started from the recorded past."""
+    chunk = batch.chunk
+    n_units = chunk.n_neurons + getattr(model, "n_hidden", 0)
+    bins = range(chunk.first_bin, chunk.first_bin + chunk.n_bins)
+    like = next(iter(params.values()))
+    uniforms = torch.as_tensor(batch.rng.child("free").uniforms(chunk.n_trials, bins, n_units), device=like.device)
+    return model.rollout(params, chunk, uniforms=uniforms, carry=batch.carry)
