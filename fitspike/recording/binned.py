@@ -13,14 +13,13 @@ from fitspike.errors import DenseTooLargeError, InvalidInputError, UnknownNameEr
 from fitspike.kernels.densify import densify
 from fitspike.recording.chunk import SpikeChunk
 from fitspike.recording.folds import Piece, folds
+from fitspike.recording.info import DataInfo
 from fitspike.recording.resample import resample
 from fitspike.recording.tables import NeuronTable, Signal
 from fitspike.units import NS_PER_MS, NS_PER_S
 
 if TYPE_CHECKING:
     import torch
-
-    from fitspike.models.base import DataInfo
 
 __all__ = ["BinnedSignals", "BinnedSpikes", "SpikeChunk"]
 
@@ -124,8 +123,6 @@ class BinnedSpikes:
 
     def info(self) -> DataInfo:
         """Return what a model may know of these data before it sees them."""
-        from fitspike.models.base import DataInfo
-
         return DataInfo(
             n_neurons=self.n_neurons,
             n_trials=self.n_trials,

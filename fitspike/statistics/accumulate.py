@@ -12,8 +12,8 @@ from fitspike.errors import InvalidInputError
 from fitspike.units import NS_PER_MS
 
 if TYPE_CHECKING:
-    from fitspike.models.base import DataInfo
     from fitspike.recording.binned import SpikeChunk
+    from fitspike.recording.info import DataInfo
 
 MAX_GROUP_VALUES = 50_000_000
 """Largest table of group sums (groups x neurons x lags) a statistic keeps: 400 MB in float64."""

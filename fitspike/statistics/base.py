@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 if TYPE_CHECKING:
     import torch
 
-    from fitspike.models.base import DataInfo
     from fitspike.recording.binned import SpikeChunk
+    from fitspike.recording.info import DataInfo
 
 Acc: TypeAlias = Any
 """Accumulator of a statistic: any nest of tensors."""

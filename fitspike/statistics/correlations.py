@@ -15,8 +15,8 @@ from fitspike.errors import InvalidInputError
 from fitspike.statistics.accumulate import Groups, Past, add_rows, count_in_windows, ratio_or_nan, window_length, with_past
 
 if TYPE_CHECKING:
-    from fitspike.models.base import DataInfo
     from fitspike.recording.binned import SpikeChunk
+    from fitspike.recording.info import DataInfo
 
 
 @dataclass(frozen=True)

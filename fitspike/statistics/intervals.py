@@ -18,8 +18,8 @@ from fitspike.statistics.from_events import EventBlock, IntervalSums
 from fitspike.units import NS_PER_MS
 
 if TYPE_CHECKING:
-    from fitspike.models.base import DataInfo
     from fitspike.recording.binned import SpikeChunk
+    from fitspike.recording.info import DataInfo
 
 
 @dataclass(frozen=True)
