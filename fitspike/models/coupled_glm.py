@@ -13,9 +13,11 @@ from fitspike.errors import Problems, did_you_mean
 from fitspike.models.bases import BASES
 from fitspike.models.glm_layout import Layout, make_layout
 from fitspike.params import ParamSpec
+from fitspike.types import ParamArrays
 
 if TYPE_CHECKING:
-    from fitspike.models.base import DataInfo
+    from fitspike.models.base import DataInfo, SolverContext, SolverReport
+    from fitspike.recording.binned import BinnedSpikes
 
 Auto = float | str
 Strength = float | tuple[float, ...] | str
@@ -111,7 +113,7 @@ class CoupledGLM:
     sparsity_coupling: Strength = "auto"
     dale: bool | tuple[int, ...] = False
     solver: str = "auto"
-    tolerance: float = 1e-8
+    tolerance: float = 1e-10
     precision: str = "auto"
     standard_errors: bool | str = "auto"
     stabilise: str = "refit"
@@ -182,3 +184,13 @@ class CoupledGLM:
     def param_specs(self, data: DataInfo) -> Mapping[str, ParamSpec]:
         """Return the specs of the weights of every term in the model, and of the fixed numbers that place signals and bumps."""
         return self.layout(data).param_specs(data.mean_count)
+
+    def solve(self, binned: BinnedSpikes, context: SolverContext) -> tuple[ParamArrays, SolverReport]:
+        """Return the parameters at the optimum of the penalised likelihood and how it went.
+
+        Target neurons are fitted independently but in the same passes over the data. A neuron without training spikes gets the rate of
+        half a spike in all bins and no weights, and the report names it.
+        """
+        from fitspike.models.glm_solver import solve
+
+        return solve(self, binned, context)

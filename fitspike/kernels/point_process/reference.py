@@ -43,9 +43,7 @@ def likelihood_gradient(
         total = total + ((count * drive - expected) * is_scored[:, None]).double().sum(0)
     total.sum().backward() if leaf and total.requires_grad else None
     gradient = {name: (torch.zeros_like(v) if v.grad is None else v.grad).double().numpy() for name, v in leaf.items()}
-    return LikelihoodGradient(
-        total.detach().numpy(), gradient["bias"], gradient.get("own"), gradient.get("pair"), gradient.get("base")
-    )
+    return LikelihoodGradient(total.detach().numpy(), gradient["bias"], gradient.get("own"), gradient.get("pair"), gradient.get("base"))
 
 
 def dense_counts(events: Events) -> np.ndarray:

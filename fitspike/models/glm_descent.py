@@ -1,0 +1,203 @@
+"""Minimisation of one smooth convex objective per target neuron, all targets in the same passes over the data.
+
+Every pass evaluates one trial point of each target that is still open. A target whose trial is good moves there and gets a new
+direction, one whose trial is not tries a shorter step in the next pass, one that has converged drops out. No pass is spent on a line
+search of its own. The whole state is a flat mapping of arrays, so that a fit resumed from it goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from fitspike.models.glm_metric import Metric
+from fitspike.models.glm_problem import Problem
+
+_N_PAIRS = 8
+_SUFFICIENT = 1e-4  # Armijo's constant (Nocedal & Wright 2006, Numerical Optimization, 2nd ed., Algorithm 3.1)
+_SMALLEST_STEP = 1e-6
+_NOISE = {"float64": 1e-13, "float32": 3e-8}  # relative rounding error of an objective
+_NEWTON_VALUES = 30_000_000  # entries of all Hessians held at once
+
+State = dict[str, np.ndarray]
+AfterPass = Callable[[int, Mapping[str, float], State], bool]
+
+
+class Direction(Protocol):
+    """How a method evaluates trial points and turns gradients into directions."""
+
+    def evaluate(self, rows: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return objective and gradient of the targets numbered `at`."""
+        ...
+
+    def direction(self, state: State, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return directions of descent (len(at), n_weights) and the decrease g' M^-1 g / 2 that a quadratic model still expects."""
+        ...
+
+
+class QuasiNewton:
+    """L-BFGS (Nocedal & Wright 2006, Algorithm 7.4) with a target's metric as initial inverse Hessian."""
+
+    def __init__(self, problem: Problem, targets: np.ndarray, metric: Metric) -> None:
+        self.problem, self.targets, self.metric = problem, targets, metric
+
+    def evaluate(self, rows: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return objective and gradient; see `Direction`."""
+        objective, gradient = self.problem.evaluate(rows, self.targets[at])
+        return objective, gradient * self.metric.free[at]
+
+    def direction(self, state: State, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return directions and expected decreases; see `Direction`."""
+        gradient = state["gradient"][at]
+        steps, changes, n_pairs = state["pair_step"][:, at], state["pair_change"][:, at], state["n_pairs"][at]
+        n_kept = len(steps)
+        curvature = np.einsum("mnp,mnp->mn", steps, changes)
+        vector, alpha = gradient.copy(), np.zeros((n_kept, len(at)))
+        order = [(n_pairs - 1 - back) % n_kept for back in range(n_kept)]  # ring places, newest first
+        lane = np.arange(len(at))
+        for back in range(n_kept):
+            exists = back < n_pairs
+            place = order[back]
+            s, y, rho = steps[place, lane], changes[place, lane], curvature[place, lane]
+            a = np.where(exists, np.einsum("np,np->n", s, vector) / np.where(exists, rho, 1.0), 0.0)
+            alpha[back] = a
+            vector -= a[:, None] * y
+        newest_change = changes[order[0], lane]
+        mapped = self.metric.apply(newest_change, at)
+        size = np.einsum("np,np->n", newest_change, mapped)
+        scale = np.where((n_pairs > 0) & (size > 0), curvature[order[0], lane] / np.where(size > 0, size, 1.0), 1.0)
+        vector = scale[:, None] * self.metric.apply(vector, at)
+        for back in range(n_kept - 1, -1, -1):
+            exists = back < n_pairs
+            place = order[back]
+            s, y, rho = steps[place, lane], changes[place, lane], curvature[place, lane]
+            b = np.where(exists, np.einsum("np,np->n", y, vector) / np.where(exists, rho, 1.0), 0.0)
+            vector += np.where(exists, alpha[back] - b, 0.0)[:, None] * s
+        return -vector, 0.5 * np.einsum("np,np->n", gradient, vector)
+
+
+class Newton:
+    """Newton's method with the exact Hessian of every target."""
+
+    def __init__(self, problem: Problem, targets: np.ndarray) -> None:
+        self.problem, self.targets = problem, targets
+        self.free = problem.layout.free[targets]
+        self._solved: dict[int, np.ndarray] = {}
+
+    def evaluate(self, rows: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return objective and gradient; the Newton step of each target is kept for `direction`."""
+        objective, gradient = np.zeros(len(at)), np.zeros(rows.shape)
+        size = max(1, _NEWTON_VALUES // rows.shape[1] ** 2)
+        for first in range(0, len(at), size):
+            part = slice(first, first + size)
+            objective[part], gradient[part], hessian = self.problem.newton_parts(rows[part], self.targets[at[part]])
+            gradient[part] *= self.free[at[part]]
+            for i, number in enumerate(at[part]):
+                self._solved[int(number)] = newton_step(hessian[i], gradient[first + i], self.free[number])
+        return objective, gradient
+
+    def direction(self, state: State, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return directions and expected decreases; see `Direction`."""
+        step = np.stack([self._solved[int(number)] for number in at])
+        return -step, 0.5 * np.einsum("np,np->n", state["gradient"][at], step)
+
+
+def newton_step(hessian: np.ndarray, gradient: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Return H^-1 g over the free weights; directions without any curvature get jitter, in which the gradient is 0 too."""
+    keep = np.flatnonzero(free)
+    matrix = hessian[np.ix_(keep, keep)]
+    scale = 1.0 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    matrix = matrix * scale[:, None] * scale[None, :]
+    step = np.zeros(len(gradient))
+    jitter = 1e-13
+    while True:
+        try:
+            factor = cho_factor(matrix + np.diag(np.full(len(keep), jitter)), lower=True)
+            break
+        except LinAlgError:
+            jitter *= 100.0
+    step[keep] = scale * cho_solve(factor, scale * gradient[keep])
+    return step
+
+
+def start_state(rows: np.ndarray, n_pairs: int) -> State:
+    """Return the state before the first pass. Per target: weights, objective, gradient, direction, its slope, step, open or not."""
+    n, n_weights = rows.shape
+    return {
+        "rows": rows.astype(np.float64).copy(),
+        "objective": np.full(n, np.inf),
+        "gradient": np.zeros((n, n_weights)),
+        "direction": np.zeros((n, n_weights)),
+        "slope": np.zeros(n),
+        "step": np.zeros(n),
+        "decrement": np.full(n, np.inf),
+        "is_open": np.ones(n, dtype=bool),
+        "is_stalled": np.zeros(n, dtype=bool),
+        "n_pairs": np.zeros(n, dtype=np.int64),
+        "pair_step": np.zeros((n_pairs, n, n_weights)),
+        "pair_change": np.zeros((n_pairs, n, n_weights)),
+        "n_passes": np.zeros(1, dtype=np.int64),
+    }
+
+
+def descend(method: Direction, state: State, tolerance: np.ndarray, dtype: str, after_pass: AfterPass) -> State:
+    """Run passes until every target's expected decrease is below its tolerance (nats), or `after_pass` returns True; return the state.
+
+    `after_pass(n_passes, metrics, state)` reports, stores and may stop. A target closes as stalled when no step lowers its objective
+    by more than rounding.
+    """
+    n_kept = len(state["pair_step"])
+    while state["is_open"].any():
+        at = np.flatnonzero(state["is_open"])
+        trial = state["rows"][at] + state["step"][at, None] * state["direction"][at]
+        objective, gradient = method.evaluate(trial, at)
+        before, slope, step = state["objective"][at], state["slope"][at], state["step"][at]
+        with np.errstate(invalid="ignore"):
+            allowed = before + _SUFFICIENT * step * slope + _NOISE[dtype] * np.abs(before)
+            is_good = np.isfinite(objective) & (np.isinf(before) | (objective <= allowed)) & np.isfinite(gradient).all(axis=1)
+        good = at[is_good]
+        if good.size:
+            if n_kept:
+                _add_pairs(state, good, trial[is_good] - state["rows"][good], gradient[is_good] - state["gradient"][good], before[is_good])
+            state["rows"][good], state["objective"][good], state["gradient"][good] = trial[is_good], objective[is_good], gradient[is_good]
+            direction, decrement = method.direction(state, good)
+            state["direction"][good], state["decrement"][good] = direction, decrement
+            state["slope"][good] = np.einsum("np,np->n", direction, gradient[is_good])
+            state["step"][good] = 1.0
+            state["is_open"][good] = decrement > tolerance[good]
+        bad = at[~is_good]
+        if bad.size:
+            _shorten(state, bad, objective[~is_good], before[~is_good])
+        state["n_passes"] += 1
+        metrics = {
+            "objective": float(state["objective"].sum()),
+            "decrement": float(state["decrement"].max(initial=0.0)),
+            "n_open": float(state["is_open"].sum()),
+        }
+        if after_pass(int(state["n_passes"][0]), metrics, state):
+            break
+    return state
+
+
+def _add_pairs(state: State, at: np.ndarray, step: np.ndarray, change: np.ndarray, before: np.ndarray) -> None:
+    """Remember each target's last step and change of gradient, where the curvature along it is positive."""
+    curvature = np.einsum("np,np->n", step, change)
+    size = np.einsum("np,np->n", step, step) * np.einsum("np,np->n", change, change)
+    fresh = np.isfinite(before) & (curvature > 1e-10 * np.sqrt(size))
+    place = state["n_pairs"][at[fresh]] % len(state["pair_step"])
+    state["pair_step"][place, at[fresh]], state["pair_change"][place, at[fresh]] = step[fresh], change[fresh]
+    state["n_pairs"][at[fresh]] += 1
+
+
+def _shorten(state: State, at: np.ndarray, objective: np.ndarray, before: np.ndarray) -> None:
+    """Shorten the step to the minimum of the parabola through what is known, within [0.1, 0.5] of it."""
+    step, slope = state["step"][at], state["slope"][at]
+    excess = objective - before - step * slope
+    with np.errstate(invalid="ignore", divide="ignore"):
+        best = -slope * step**2 / (2.0 * excess)
+    state["step"][at] = np.where(np.isfinite(best), np.clip(best, 0.1 * step, 0.5 * step), 0.1 * step)
+    stuck = at[state["step"][at] < _SMALLEST_STEP]
+    state["is_open"][stuck], state["is_stalled"][stuck] = False, True
