@@ -19,6 +19,14 @@ def particle_filter(
     drive,
     normals,
     uniforms,
+    u,
+    s,
+    history,
+    pool,
+    synapse,
+    newest,
+    age,
+    log_weight,
     tau,
     rest,
     threshold,
@@ -31,34 +39,29 @@ def particle_filter(
     first_step,
     delay,
 ):
-    """Return (log_likelihood, fractions (n_bins, n_particles, M), ancestors (n_bins, n_particles), log_weights (n_particles,)).
+    """Return (log_likelihood (n_bins,), predicted (n_bins, n_observed), fractions (n_bins, n_particles, M), ancestors, and the state).
 
     Each bin: weight by the observed spikes given the past, draw the fractions, resample systematically when the effective number of
-    particles falls below half. given (n_history, M) fixes the first bins, without likelihood. normals (n_bins, n_particles, M),
-    uniforms (n_bins,) decide all draws.
+    particles falls below half. given (n_given, M) fixes the first bins, without likelihood. normals (n_bins, n_particles, M),
+    uniforms (n_bins,) decide all draws. predicted: probability of a spike given the past alone. The state arrays u .. synapse (first
+    axis the particle), age (n_observed,) and log_weight (n_particles,) are those before the first bin and may be overwritten.
     """
     n_bins, n_particles, n_pop = normals.shape
     n_obs = spikes.shape[1]
-    n_ring = max(n_ages, delay + 1)
-    u, s = np.zeros((n_particles, n_pop, n_ages)), np.zeros((n_particles, n_pop, n_ages))
-    history = np.zeros((n_particles, n_pop, n_ring))
-    pool = np.zeros((n_particles, n_pop, 3))
-    pool[:, :, 0] = rest
-    pool[:, :, 1] = 1.0
-    synapse = np.zeros((n_particles, n_pop))
     q_age, q_pool, p = np.zeros((n_pop, n_ages)), np.zeros(n_pop), np.zeros(n_pop)
-    age = np.full(n_obs, n_ages)
     fractions = np.zeros((n_bins, n_particles, n_pop))
     ancestors = np.zeros((n_bins, n_particles), np.int64)
-    log_weight = np.zeros(n_particles)
-    weight = np.zeros(n_particles)
-    chosen = np.zeros(n_particles, np.int64)
-    log_likelihood = 0.0
-    newest = 0
+    predicted = np.zeros((n_bins, n_obs))
+    log_likelihood = np.zeros(n_bins)
+    before, weight, chosen = np.zeros(n_particles), np.zeros(n_particles), np.zeros(n_particles, np.int64)
     for t in range(n_bins):
         place = newest
         is_given = t < given.shape[0]
-        for k in range(1 if is_given else n_particles):
+        highest = log_weight.max()
+        before[:] = np.exp(log_weight - highest)
+        log_normaliser = highest + math.log(before.sum())
+        before /= before.sum()
+        for k in range(n_particles):
             expect(
                 u[k],
                 s[k],
@@ -80,32 +83,31 @@ def particle_filter(
                 q_pool,
                 p,
             )
-            if is_given:
-                for m in range(n_pop):
-                    fractions[t, :, m] = given[t, m]
-            else:
-                for i in range(n_obs):
-                    m = membership[i]
-                    q = q_age[m, age[i]] if age[i] < n_ages else q_pool[m]
-                    if spikes[t, i] > 0:
-                        if q <= 0.0:
-                            q = dt * math.exp(-threshold[m])
-                        log_weight[k] += math.log(-math.expm1(-q))
-                    else:
-                        log_weight[k] -= q
-                for m in range(n_pop):
+            gained = 0.0
+            for i in range(n_obs):
+                m = membership[i]
+                q = q_age[m, age[i]] if age[i] < n_ages else q_pool[m]
+                predicted[t, i] += before[k] * -math.expm1(-q)
+                if spikes[t, i] > 0:
+                    if q <= 0.0:
+                        q = dt * math.exp(-threshold[m])
+                    gained += math.log(-math.expm1(-q))
+                else:
+                    gained -= q
+            for m in range(n_pop):
+                if is_given:
+                    fractions[t, k, m] = given[t, m]
+                else:
                     sd = math.sqrt((p[m] + FLOOR_HZ * dt) / n_neurons[m])
                     fractions[t, k, m] = min(max(p[m] + sd * normals[t, k, m], FRACTION_MIN), 1.0)
+            if not is_given:
+                log_weight[k] += gained
             place = advance(u[k], s[k], history[k], newest, pool[k], q_age, q_pool, fractions[t, k])
+            ancestors[t, k] = k
         newest = place
         for i in range(n_obs):
             age[i] = 0 if spikes[t, i] > 0 else min(age[i] + 1, n_ages)
-        for k in range(n_particles):
-            ancestors[t, k] = k
         if is_given:
-            if t == given.shape[0] - 1:
-                for k in range(1, n_particles):
-                    u[k], s[k], history[k], pool[k], synapse[k] = u[0], s[0], history[0], pool[0], synapse[0]
             continue
         highest = log_weight.max()
         total, squares = 0.0, 0.0
@@ -113,8 +115,8 @@ def particle_filter(
             weight[k] = math.exp(log_weight[k] - highest)
             total += weight[k]
             squares += weight[k] * weight[k]
+        log_likelihood[t] = highest + math.log(total) - log_normaliser
         if total * total / squares < 0.5 * n_particles:
-            log_likelihood += highest + math.log(total / n_particles)
             at, summed = 0, weight[0] / total
             for k in range(n_particles):
                 point = (k + uniforms[t]) / n_particles
@@ -125,9 +127,7 @@ def particle_filter(
                 ancestors[t, k] = at
             u, s, history, pool, synapse = u[chosen], s[chosen], history[chosen], pool[chosen], synapse[chosen]
             log_weight[:] = 0.0
-    highest = log_weight.max()
-    log_likelihood += highest + math.log(np.exp(log_weight - highest).mean())
-    return log_likelihood, fractions, ancestors, log_weight
+    return log_likelihood, predicted, fractions, ancestors, u, s, history, pool, synapse, newest, age, log_weight
 
 
 @numba.njit(cache=True)
