@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from fitspike.rng import Stream
 from fitspike.types import Params
 
 if TYPE_CHECKING:
     from fitspike.models.base import Model
+    from fitspike.recording.recording import Recording
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,16 @@ class HardwareConstraints:
     dale_signs: bool = False
     dt_ms: float | None = None
     neuron_models: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class HardwareRun:
+    """What a run on a target gave. `observables` are recorded quantities by name, (n_trials, n_bins, n_neurons)."""
+
+    target: str
+    spikes: Recording
+    wall_s: float
+    observables: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -39,6 +53,6 @@ class HardwareTarget(Protocol):
         """Return the program for the target; HardwareLimitError lists every limit broken."""
         ...
 
-    def run(self, program: Any, signals: Any, n_trials: int, n_bins: int, rng: Stream) -> Any:
-        """Return spikes and observables of a run on the target."""
+    def run(self, program: Any, signals: Mapping[str, np.ndarray], n_trials: int, n_bins: int, rng: Stream) -> HardwareRun:
+        """Return spikes and observables of a run; signals are (n_bins, n_channels) or (n_trials, n_bins, n_channels)."""
         ...
