@@ -8,11 +8,14 @@ from fitspike.plugin.hookspecs import Register, hookimpl
 @hookimpl
 def fitspike_register_neuron_models(register: Register) -> None:
     """Register the built-in neuron models."""
+    register("fitspike.neurons.lif:EscapeLIF", name="lif")
+    register("fitspike.neurons.srm:SRM", name="srm")
 
 
 @hookimpl
 def fitspike_register_models(register: Register) -> None:
     """Register the built-in models."""
+    register("fitspike.models.spiking_network:SpikingNetwork", name="spiking-network")
 
 
 @hookimpl
@@ -35,11 +38,17 @@ def fitspike_register_statistics(register: Register) -> None:
 @hookimpl
 def fitspike_register_losses(register: Register) -> None:
     """Register the built-in losses."""
+    register("fitspike.losses.likelihood:NegativeLogLikelihood", name="nll")
+    register("fitspike.losses.priors:Group", name="group")
+    register("fitspike.losses.priors:L1", name="l1")
+    register("fitspike.losses.priors:L2", name="l2")
+    register("fitspike.losses.priors:Smoothness", name="smoothness")
 
 
 @hookimpl
 def fitspike_register_learning_rules(register: Register) -> None:
     """Register the built-in learning rules."""
+    register("fitspike.learning.bptt:BPTT", name="bptt")
 
 
 @hookimpl
@@ -50,6 +59,7 @@ def fitspike_register_update_transforms(register: Register) -> None:
 @hookimpl
 def fitspike_register_hardware_targets(register: Register) -> None:
     """Register the built-in hardware targets."""
+    register("fitspike.hardware.simulator:Simulator", name="simulator")
 
 
 @hookimpl
