@@ -69,7 +69,7 @@ def joint_objective(
 def maximise_joint(
     vector: np.ndarray, free: FreeSet, base: Constants, trials: Sequence[Trial], paths: Sequence[np.ndarray], *, max_iterations: int
 ) -> tuple[np.ndarray, float]:
-    """Return the free vector that maximises the joint log-probability of given paths (the M-step), and the negative log-probability there."""
+    """Do an M-step: return the free vector that maximises the joint log-probability of given paths, and the objective there."""
     found = minimize(
         joint_objective,
         vector,
