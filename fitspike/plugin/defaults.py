@@ -70,3 +70,4 @@ def fitspike_register_datasets(register: Register) -> None:
 @hookimpl
 def fitspike_register_readers(register: Register) -> None:
     """Register the built-in readers."""
+    register("fitspike.recording.npz_io:NativeReader", name="native")

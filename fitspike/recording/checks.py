@@ -194,7 +194,7 @@ def _extent(facts: _Facts) -> Iterator[Finding]:
         yield Finding("problem", "no_duration", f"the {recording.n_trials} trials have no duration.")
     first = recording.extent_ns[0]
     if first < 0:
-        yield Finding("info", "negative_times", f"times begin at {first / NS_PER_S:g} s, before 0.")
+        yield Finding("warning", "negative_times", f"times begin at {first / NS_PER_S:g} s, before 0.")
     times = recording.spike_times_ns[:: max(1, len(recording.spike_times_ns) // 100_000)]
     grid = int(np.gcd.reduce(np.diff(times))) if len(times) > 10 else 0
     if grid >= NS_PER_MS and not recording.is_binned:
@@ -236,7 +236,9 @@ def _outside(facts: _Facts) -> Iterator[Finding]:
     share = n_outside / len(inside)
     what = "entries" if facts.recording.is_binned else "spikes"
     text = f"{n_outside} of {len(inside)} {what} ({share:.1%}) lie outside every trial and are not used."
-    yield Finding("problem" if share == 1 else "warning" if share > 0.5 else "info", "spikes_outside_trials", text)
+    # between trials spikes are usual; beyond the one stretch of a continuous recording they are not
+    is_expected = facts.recording.n_trials > 1 and share <= 0.5
+    yield Finding("problem" if share == 1 else "info" if is_expected else "warning", "spikes_outside_trials", text)
 
 
 def _rates(facts: _Facts) -> Iterator[Finding]:

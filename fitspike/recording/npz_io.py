@@ -12,7 +12,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,11 @@ class NativeReader:
             return "recording.npy" in archive.namelist() or "the .npz file holds no array 'recording'"
 
     def read(self, path: Path, *, mmap: bool = True) -> Recording:
-        """Return the recording; arrays of a folder stay on disk with `mmap`."""
-        return load_recording(path, mmap=mmap)
+        """Return the recording; arrays of a folder stay on disk with `mmap`. A recording without a source has this file as its source."""
+        recording = load_recording(path, mmap=mmap)
+        if recording.source.path:
+            return recording
+        return replace(recording, source=replace(recording.source, path=str(path)))
 
 
 def save_recording(recording: Recording, path: str | Path, *, overwrite: bool = False) -> Path:
