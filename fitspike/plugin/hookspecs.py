@@ -67,7 +67,10 @@ def fitspike_register_readers(register: Register) -> None:
 
 @hookspec
 def fitspike_register_kernels(register: Register) -> None:
-    """Register backends of kernels: register(op, backend, target, *, supports), supports(shapes, dtypes, device) -> None or a reason."""
+    """Register backends of kernels: register(op, backend, target, *, supports=None, priority=0).
+
+    `supports(**facts)` gets facts such as n_neurons=100, device="cpu", and returns None if the backend can run that call, else why not.
+    """
 
 
 @hookspec

@@ -20,12 +20,15 @@ from typing import Any
 import pluggy
 
 from fitspike.errors import InvalidInputError, PluginError, did_you_mean
+from fitspike.kernels import dispatch
 from fitspike.plugin import hookspecs
 from fitspike.plugin.lifecycle import Lifecycle, Listener
 from fitspike.plugin.registry import BUILT_IN, Entry
 from fitspike.plugin.version import API_VERSION, api_problem
 
 logger = logging.getLogger("fitspike.plugin")
+
+Supports = str | Callable[..., str | None]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -138,6 +141,8 @@ class PluginManager:
                     )
                 if returned is not None:
                     raise PluginError(f"it returned {returned!r}; a registration hook calls register(...) and returns nothing.")
+                if table == "kernels":
+                    _add_to_dispatch(staged)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, SystemExit included
@@ -259,8 +264,8 @@ def _registrar(table: str, record: PluginRecord, staged: list[Entry]) -> Callabl
             raise PluginError(f"target {target!r} of {name!r} is not of the form 'module:attribute'.")
         staged.append(Entry(table, name, record.name, record.distribution, record.version, target, tuple(aliases), details))
 
-    def register_kernel(op: str, backend: str, target: Any, *, supports: Callable[..., str | None]) -> None:
-        stage(target, f"{op}.{backend}", op=op, backend=backend, supports=supports)
+    def register_kernel(op: str, backend: str, target: Any, *, supports: Supports | None = None, priority: int = 0) -> None:
+        stage(target, f"{op}.{backend}", op=op, backend=backend, supports=supports, priority=priority)
 
     def register_command(name: str, target: Any, help: str) -> None:
         stage(target, name, help=help)
@@ -272,6 +277,16 @@ def _registrar(table: str, record: PluginRecord, staged: list[Entry]) -> Callabl
         stage(target, chosen, aliases)
 
     return {"kernels": register_kernel, "commands": register_command}.get(table, register)
+
+
+def _add_to_dispatch(entries: list[Entry]) -> None:
+    """Let kernels choose among the registered backends too; a backend name that is taken is refused before any is added."""
+    for entry in entries:
+        taken = {one.backend for one in dispatch.implementations(entry.details["op"]) if one.target != entry.target}
+        if entry.details["backend"] in taken:
+            raise PluginError(f"kernel {entry.details['op']!r} already has a backend {entry.details['backend']!r}.")
+    for entry in entries:
+        dispatch.register_kernel(target=entry.target, **entry.details)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from fitspike.config_layers import merge, standing_layers
 from fitspike.errors import AmbiguousNameError, FitspikeError, InvalidInputError, PluginError, UnknownNameError, did_you_mean
 from fitspike.plugin.kinds import KINDS, kind_of
 
@@ -197,7 +198,9 @@ def get_registry() -> Registry:
     """Return the registry of this process, with the plugins that `FITSPIKE_PLUGINS` and the configuration allow."""
     from fitspike.plugin.manager import PluginManager
 
-    return Registry(PluginManager())
+    merged, _ = merge(standing_layers())
+    disabled = merged.get("plugins", {}).get("disable", ())
+    return Registry(PluginManager(disabled=[disabled] if isinstance(disabled, str) else disabled))
 
 
 def reset_registry() -> None:
