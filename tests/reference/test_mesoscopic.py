@@ -6,6 +6,7 @@ import torch
 
 from fitspike.kernels import mesoscopic, microscopic
 from fitspike.kernels.mesoscopic import Constants, reference
+from fitspike.kernels.mesoscopic_filter import run_filter
 from fitspike.rng import Stream
 
 PATTERN = np.array([[1.0, 0, -1], [0, 1, -1], [1, 1, -1]])  # [post, pre]: two excitatory populations that compete through the third
@@ -96,7 +97,8 @@ def test_stationary_rate_is_one_over_the_mean_interval(rest, rate_hz):
     survivor = np.exp(-np.cumsum(hazard) * 1e-5)
     assert 1 / (t_ref + survivor.sum() * 1e-5) == pytest.approx(rate_hz, rel=1e-3)
     c = Constants([tau], [rest], [threshold], [[0.0]], [0.003], [5000], 0.004, t_ref)
-    fractions, _ = mesoscopic.simulate(np.zeros((20_000, 1)), c, Stream(1, "meso").numpy())
+    normals = Stream(1, "meso").numpy().standard_normal((20_000, 1))
+    fractions = mesoscopic.simulate(np.zeros((20_000, 1)), c, normals).fractions
     # 80 s of 5000 neurons: the rate's standard error is below 0.1 %.
     assert fractions[500:].mean() / 0.004 == pytest.approx(rate_hz, rel=0.005)
 
@@ -114,7 +116,38 @@ def test_neuron_by_neuron_network_has_the_renewal_rate_and_records_the_chosen_ne
 def test_coupling_runs_from_the_second_index_to_the_first():
     coupling = np.array([[0.0, 0.0], [8.0, 0.0]])  # population 0 excites population 1
     c = Constants([0.02] * 2, [6.0] * 2, [15 / 2.5 - np.log(10)] * 2, coupling, [0.003] * 2, [2000] * 2, 0.004)
-    fractions, _ = mesoscopic.simulate(np.zeros((5000, 2)), c, Stream(0, "meso").numpy())
+    fractions = mesoscopic.simulate(np.zeros((5000, 2)), c, Stream(0, "meso").numpy().standard_normal((5000, 2))).fractions
     rate = fractions[500:].mean(axis=0) / 0.004
     assert rate[0] == pytest.approx(6.734, rel=0.03)
     assert rate[1] > 1.3 * rate[0]
+
+
+def test_observed_members_fire_at_the_rate_of_their_population():
+    c = constants(n_ages=30)
+    generator = Stream(2, "meso").numpy()
+    n_bins, membership = 20_000, np.repeat(np.arange(3), 5)
+    normals, uniforms = generator.standard_normal((n_bins, 3)), generator.random((n_bins, 15))
+    run = mesoscopic.simulate(np.zeros((n_bins, 3)), c, normals, membership=membership, uniforms=uniforms)
+    for m in range(3):
+        # 80 s of 5 neurons: 4000 or more spikes, standard error below 2 %.
+        assert run.spikes[:, membership == m].mean() == pytest.approx(run.fractions[:, m].mean(), rel=0.06)
+
+
+def test_filter_in_two_stretches_continues_where_it_stopped():
+    c = constants(n_ages=30)
+    _, spikes, membership, drive = trial(120, seed=4)
+    first = run_filter(spikes[:70], membership, drive[:70], c, Stream(0, "a").numpy(), n_particles=50)
+    second = run_filter(spikes[70:], membership, drive[70:], c, Stream(0, "b").numpy(), n_particles=50, state=first.state)
+    many = [run_filter(spikes, membership, drive, c, Stream(s, "c").numpy(), n_particles=50).log_likelihood.sum() for s in range(8)]
+    spread = max(np.std(many), 0.5)
+    assert first.log_likelihood.sum() + second.log_likelihood.sum() == pytest.approx(np.mean(many), abs=5 * spread)
+
+
+def test_filter_weighs_a_known_path_by_the_observed_spikes_alone():
+    # With every fraction given but the last, all particles are one path and the filter's likelihood is that path's.
+    c = constants(n_ages=30)
+    fractions, spikes, membership, drive = trial(60, seed=6)
+    run = run_filter(spikes, membership, drive, c, Stream(0, "a").numpy(), given=fractions[:59], n_particles=20)
+    _, before, _ = mesoscopic.log_prob(fractions[:59], spikes[:59], membership, drive[:59], c, with_gradient=False)
+    _, until_end, _ = mesoscopic.log_prob(fractions, spikes, membership, drive, c, with_gradient=False)
+    assert run.log_likelihood[-1] == pytest.approx(until_end - before, rel=1e-9)

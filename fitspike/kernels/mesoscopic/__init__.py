@@ -121,12 +121,46 @@ def log_prob(
     return out[0], out[1], Gradient(*out[2:]) if with_gradient else None
 
 
-def simulate(drive_per_s: np.ndarray, constants: Constants, generator: np.random.Generator, *, given: np.ndarray | None = None) -> tuple:
-    """Return (fractions, expected fractions), each (n_bins, n_populations): the first len(given) are taken as given, the rest drawn."""
+@dataclass(frozen=True)
+class MesoscopicRun:
+    """fractions, expected (n_bins, n_populations): fraction that fired per bin and its expectation; spikes (n_bins, n_observed)."""
+
+    fractions: np.ndarray
+    expected: np.ndarray
+    spikes: np.ndarray
+
+
+def simulate(
+    drive_per_s: np.ndarray,
+    constants: Constants,
+    normals: np.ndarray,
+    *,
+    given: np.ndarray | None = None,
+    membership: np.ndarray | None = None,
+    uniforms: np.ndarray | None = None,
+) -> MesoscopicRun:
+    """Simulate the populations freely, and observed member neurons beside them.
+
+    drive_per_s, normals : (n_bins, n_populations), external input du/dt and the standard normal variates of the finite-size noise
+    given : (n_given, n_populations), fractions of the first bins, taken as they are
+    membership, uniforms : (n_observed,) and (n_bins, n_observed); without them no neuron is observed
+    """
     from fitspike.kernels.mesoscopic.numba_cpu import simulate as run
 
     c = constants
     drive = np.ascontiguousarray(drive_per_s, dtype=np.float64)
-    given = np.zeros((0, drive.shape[1])) if given is None else np.ascontiguousarray(given, dtype=np.float64)
-    normals = generator.standard_normal(drive.shape)
-    return run(given, drive, normals, c.tau_s, c.rest, c.threshold, c.coupling, c.tau_syn_s, c.n_neurons, *c.grid())
+    out = run(
+        np.zeros((0, drive.shape[1])) if given is None else np.ascontiguousarray(given, dtype=np.float64),
+        drive,
+        np.ascontiguousarray(normals, dtype=np.float64),
+        np.zeros((len(drive), 0)) if uniforms is None else np.ascontiguousarray(uniforms, dtype=np.float64),
+        np.zeros(0, np.int64) if membership is None else np.asarray(membership, dtype=np.int64),
+        c.tau_s,
+        c.rest,
+        c.threshold,
+        c.coupling,
+        c.tau_syn_s,
+        c.n_neurons,
+        *c.grid(),
+    )
+    return MesoscopicRun(*out)

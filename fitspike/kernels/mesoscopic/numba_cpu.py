@@ -334,16 +334,40 @@ def advance(u, s, history, newest, pool, q_age, q_pool, fraction):
 
 
 @numba.njit(cache=True)
-def simulate(given, drive, normals, tau, rest, threshold, coupling, tau_syn, n_neurons, dt, n_ages, first, first_step, delay):
-    """Return (fractions, expected), each (n_bins, M): the first len(given) fractions are taken, the rest drawn."""
+def simulate(
+    given,
+    drive,
+    normals,
+    uniforms,
+    membership,
+    tau,
+    rest,
+    threshold,
+    coupling,
+    tau_syn,
+    n_neurons,
+    dt,
+    n_ages,
+    first,
+    first_step,
+    delay,
+):
+    """Return (fractions (n_bins, M), expected (n_bins, M), spikes (n_bins, n_observed)).
+
+    The first len(given) fractions are taken, the rest drawn. Observed neurons are members of their population whose own spikes do not
+    feed back; uniforms (n_bins, n_observed) decide them.
+    """
     n_bins, n_pop = drive.shape
+    n_obs = len(membership)
     fractions, expected = np.zeros((n_bins, n_pop)), np.zeros((n_bins, n_pop))
+    spikes = np.zeros((n_bins, n_obs))
     u, s = np.zeros((n_pop, n_ages)), np.zeros((n_pop, n_ages))
     history = np.zeros((n_pop, max(n_ages, delay + 1)))
     pool = np.zeros((n_pop, 3))
     pool[:, 0] = rest
     pool[:, 1] = 1.0
     synapse, q_age, q_pool = np.zeros(n_pop), np.zeros((n_pop, n_ages)), np.zeros(n_pop)
+    age = np.full(n_obs, n_ages)
     newest = 0
     for t in range(n_bins):
         expect(
@@ -367,6 +391,14 @@ def simulate(given, drive, normals, tau, rest, threshold, coupling, tau_syn, n_n
             q_pool,
             expected[t],
         )
+        for i in range(n_obs):
+            m = membership[i]
+            q = q_age[m, age[i]] if age[i] < n_ages else q_pool[m]
+            if uniforms[t, i] < -math.expm1(-q):
+                spikes[t, i] = 1.0
+                age[i] = 0
+            else:
+                age[i] = min(age[i] + 1, n_ages)
         for m in range(n_pop):
             if t < given.shape[0]:
                 fractions[t, m] = given[t, m]
@@ -374,4 +406,4 @@ def simulate(given, drive, normals, tau, rest, threshold, coupling, tau_syn, n_n
                 sd = math.sqrt((expected[t, m] + FLOOR_HZ * dt) / n_neurons[m])
                 fractions[t, m] = min(max(expected[t, m] + sd * normals[t, m], FRACTION_MIN), 1.0)
         newest = advance(u, s, history, newest, pool, q_age, q_pool, fractions[t])
-    return fractions, expected
+    return fractions, expected, spikes

@@ -38,8 +38,8 @@ def cluster_neurons(
             best, best_spread = (centres, labels), spread
     if best is None:
         raise InvalidInputError(
-            f"no clustering of {len(traces)} neurons into {n_populations} populations leaves each with a neuron. Ask for fewer populations, or "
-            "give the membership as population labels."
+            f"no clustering of {len(traces)} neurons into {n_populations} populations leaves each with a neuron. "
+            "Ask for fewer populations, or give the membership as population labels."
         )
     centres, labels = best
     order = np.argsort(-np.array([traces[labels == m].mean() for m in range(n_populations)]), kind="stable")
