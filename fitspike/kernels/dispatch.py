@@ -173,6 +173,12 @@ register_kernel("correlogram", "numba", "fitspike.kernels.correlogram.numba_cpu:
 register_kernel("correlogram", "reference", "fitspike.kernels.correlogram.reference:correlogram")
 register_kernel("densify", "numba", "fitspike.kernels.densify.numba_cpu:densify", priority=10, needs=("numba",))
 register_kernel("densify", "reference", "fitspike.kernels.densify.reference:densify")
+register_kernel("coupled_drive", "numba", "fitspike.kernels.coupled_drive.numba_cpu:coupled_drive", priority=10, needs=("numba",))
+register_kernel("coupled_drive", "reference", "fitspike.kernels.coupled_drive.reference:coupled_drive")
+register_kernel(
+    "coupled_drive_adjoint", "numba", "fitspike.kernels.coupled_drive.numba_cpu:coupled_drive_adjoint", priority=10, needs=("numba",)
+)
+register_kernel("coupled_drive_adjoint", "reference", "fitspike.kernels.coupled_drive.reference:coupled_drive_adjoint")
 register_kernel("filtered_counts", "numba", "fitspike.kernels.filtered_counts.numba_cpu:filtered_counts", priority=10, needs=("numba",))
 register_kernel("filtered_counts", "reference", "fitspike.kernels.filtered_counts.reference:filtered_counts")
 register_kernel("point_process", "numba", "fitspike.kernels.point_process.numba_cpu:likelihood_gradient", priority=10, needs=("numba",))

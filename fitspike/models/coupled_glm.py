@@ -13,11 +13,15 @@ from fitspike.errors import Problems, did_you_mean
 from fitspike.models.bases import BASES
 from fitspike.models.glm_layout import Layout, make_layout
 from fitspike.params import ParamSpec
-from fitspike.types import ParamArrays
+from fitspike.types import Carry, ParamArrays, Params
 
 if TYPE_CHECKING:
-    from fitspike.models.base import DataInfo, SolverContext, SolverReport
+    import torch
+
+    from fitspike.models.base import DataInfo, Rollout, SolverContext, SolverReport
     from fitspike.recording.binned import BinnedSpikes
+    from fitspike.recording.chunk import SpikeChunk
+    from fitspike.rng import Stream
 
 Auto = float | str
 Strength = float | tuple[float, ...] | str
@@ -194,3 +198,39 @@ class CoupledGLM:
         from fitspike.models.glm_solver import solve
 
         return solve(self, binned, context)
+
+    def log_likelihood(
+        self, params: Params, chunk: SpikeChunk, carry: Carry = None, rng: Stream | None = None
+    ) -> tuple[torch.Tensor, Carry]:
+        """Return the log-likelihood of a chunk given its past, (n_trials, n_neurons) float64 nats, and the carry.
+
+        Differentiable in the parameters. Without carry, the spikes before the chunk are read from the recording the chunk came from.
+        """
+        from fitspike.models.glm_drive import log_likelihood
+
+        return log_likelihood(self, params, chunk, carry)
+
+    def intensity(self, params: Params, chunk: SpikeChunk, carry: Carry = None) -> tuple[torch.Tensor, Carry]:
+        """Return expected counts (n_trials, n_bins, n_neurons) float64 given the past, and the carry."""
+        from fitspike.models.glm_drive import intensity
+
+        return intensity(self, params, chunk, carry)
+
+    def rollout(
+        self,
+        params: Params,
+        context: SpikeChunk,
+        *,
+        uniforms: torch.Tensor,
+        observed: torch.Tensor | None = None,
+        observed_mask: torch.Tensor | None = None,
+        carry: Carry = None,
+    ) -> Rollout:
+        """Drive the model over the bins of `context`: clamped, free or mixed; see `fitspike.models.base.Model`.
+
+        All three take the same path, so a replayed free run gives its drives again bit for bit. Drives saturate at 100 expected spikes
+        per bin. Spikes carry no gradient.
+        """
+        from fitspike.models.glm_drive import rollout
+
+        return rollout(self, params, context, uniforms, observed, observed_mask, carry)

@@ -21,7 +21,9 @@ def make_events(lengths: list[int], n_neurons: int, rate: float, *, warmup: int 
     return Events(pointer, neuron.astype(np.uint16), count, edge, scored, n_neurons)
 
 
-def make_filters(n_neurons: int, n_targets: int, n_own: int, n_lags: int, decay: np.ndarray | None, *, own: bool, pair: bool) -> SpikeFilters:
+def make_filters(
+    n_neurons: int, n_targets: int, n_own: int, n_lags: int, decay: np.ndarray | None, *, own: bool, pair: bool
+) -> SpikeFilters:
     random = Stream(1, "filters").numpy()
     if decay is not None:
         n_own = n_lags = len(decay)
@@ -67,7 +69,9 @@ def test_equals_autograd_of_the_dense_likelihood(size: str, form: str, emission:
     base = 0.3 * random.standard_normal((events.n_bins, len(targets))) if "and" in form else None
     span = range(events.n_bins)
     results = [
-        likelihood_gradient(events, span, targets, bias, filters, base=None if base is None else base.copy(), emission=emission, backend=backend)
+        likelihood_gradient(
+            events, span, targets, bias, filters, base=None if base is None else base.copy(), emission=emission, backend=backend
+        )
         for backend in ("numba", "reference")
     ]
     assert_close(*results, 1e-10)

@@ -1,0 +1,239 @@
+"""Drives of a coupled GLM on chunks of spikes, as differentiable torch tensors, and its clamped, free and mixed runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from fitspike.errors import InvalidInputError
+from fitspike.kernels.coupled_drive import DriveFilters, coupled_drive, coupled_drive_adjoint
+from fitspike.models.base import DataInfo, Rollout
+from fitspike.models.bases import LagBasis
+from fitspike.models.glm_covariates import chunk_covariates
+from fitspike.models.glm_layout import Layout, make_layout
+from fitspike.neurons.emissions import get_emission
+from fitspike.recording.chunk import SpikeChunk
+from fitspike.types import Carry, Params
+
+if TYPE_CHECKING:
+    from fitspike.models.coupled_glm import CoupledGLM
+
+_FADED = 1e-12  # where an exponential trace is read from the recording, spikes that count less than this are left out
+
+
+def layout_of(model: CoupledGLM, params: Params, chunk: SpikeChunk) -> Layout:
+    """Return the layout that given parameters have: their names and shapes say which terms there are.
+
+    Raises
+    ------
+    InvalidInputError
+        If the chunk's signals are not those the parameters belong to.
+    """
+    names = tuple(sorted(chunk.signal_values)) if model.signals == "all" else tuple(model.signals)
+    if "signal" not in params:
+        names = ()
+    missing = [name for name in names if name not in chunk.signal_values]
+    channels = tuple((name, int(chunk.signal_values[name].shape[2])) for name in names if name not in missing)
+    expected = params["signal"].shape[1] if "signal" in params else 0
+    if missing or sum(n for _, n in channels) != expected:
+        raise InvalidInputError(
+            f"the model was fitted to signals with {expected} channels; these data offer {dict(channels) or 'none'}"
+            f"{' and lack ' + ', '.join(missing) if missing else ''}. Attach the same signals."
+        )
+    sizes = tuple((name, tuple(int(n) for n in value.shape)) for name, value in params.items())
+    return _layout(model, sizes, channels, chunk.dt_ms)
+
+
+@lru_cache(maxsize=32)
+def _layout(model: CoupledGLM, sizes: tuple, channels: tuple, dt_ms: float) -> Layout:
+    shape = dict(sizes)
+    bumps = shape.get("condition_time", shape.get("trial_time", (model.n_time_bumps,)))[-1]
+    n_conditions = shape["condition_time"][1] if "condition_time" in shape else 0
+    data = DataInfo(shape["bias"][0], 1, dt_ms, np.ones(1, dtype=np.int64), signals=dict(channels), n_conditions=n_conditions)
+    changes = {
+        "condition_time": "condition_time" in shape,
+        "trial_time": "trial_time" in shape,
+        "n_time_bumps": bumps,
+        "drift_bumps": shape["drift"][1] if "drift" in shape else 0,
+        "dale": False,
+    }
+    for term in ("history", "coupling", "population"):
+        changes[f"n_{term}"] = shape[term][-1] if term in shape else 0
+    for ridge in ("ridge_signal", "ridge_time", "ridge_drift", "ridge_population", "ridge_history", "ridge_coupling", "sparsity_coupling"):
+        changes[ridge] = 0.0
+    return make_layout(replace(model.resolved(data), **changes), data)
+
+
+def drive(model: CoupledGLM, params: Params, chunk: SpikeChunk, carry: Carry) -> tuple[torch.Tensor, np.ndarray, Carry]:
+    """Return the drive given the chunk's spikes (n_trials, n_bins, n_neurons) float64, the spikes, and the carry.
+
+    Without a carry in the middle of a trial the spikes before the chunk are read from the recording, if it is known.
+    """
+    layout = layout_of(model, params, chunk)
+    base, filters, decay = _base(layout, params, chunk), *_filters(layout, params)
+    spikes = chunk.dense_numpy("float64")
+    n_past = max([0, *(f.shape[axis] for f, axis in zip(filters, (1, 1, 0), strict=True) if f is not None)]) if decay is None else 0
+    if chunk.is_first:
+        carry = None
+    if carry is None:
+        carry = _before(chunk, n_past, decay)
+    state = torch.zeros(chunk.n_trials, 0, layout.n_neurons, dtype=torch.float64)
+    if decay is not None:
+        state = _state(filters, torch.as_tensor(carry["trace"]))
+    value = _CoupledDrive.apply(base, *filters, state, decay, carry["past"], spikes)
+    return value, spikes, _after(carry, spikes, n_past, decay)
+
+
+def log_likelihood(model: CoupledGLM, params: Params, chunk: SpikeChunk, carry: Carry) -> tuple[torch.Tensor, Carry]:
+    """Return the log-likelihood (n_trials, n_neurons) and the carry; see `CoupledGLM.log_likelihood`."""
+    value, spikes, carry = drive(model, params, chunk, carry)
+    log_prob = get_emission(_emission(model)).log_prob(value, torch.as_tensor(spikes), chunk.dt_ms)
+    return (log_prob * chunk.mask[:, :, None]).sum(1), carry
+
+
+def intensity(model: CoupledGLM, params: Params, chunk: SpikeChunk, carry: Carry) -> tuple[torch.Tensor, Carry]:
+    """Return expected counts (n_trials, n_bins, n_neurons) and the carry; see `CoupledGLM.intensity`."""
+    value, _, carry = drive(model, params, chunk, carry)
+    return get_emission(_emission(model)).expected(value, chunk.dt_ms), carry
+
+
+def rollout(
+    model: CoupledGLM,
+    params: Params,
+    context: SpikeChunk,
+    uniforms: torch.Tensor,
+    observed: torch.Tensor | None,
+    observed_mask: torch.Tensor | None,
+    carry: Carry,
+) -> Rollout:
+    """Return a clamped, free or mixed run; see `CoupledGLM.rollout`."""
+    with torch.no_grad():
+        layout = layout_of(model, params, context)
+        base, tensors, decay = _base(layout, params, context), *_filters(layout, params)
+        filters = DriveFilters(*(None if f is None else f.numpy() for f in tensors), decay)
+        n_filters = 0 if decay is None else len(decay)
+        if carry is None:
+            shape = (context.n_trials, filters.n_lags, layout.n_neurons)
+            carry = {"past": np.zeros(shape), "state": np.zeros((context.n_trials, n_filters, layout.n_neurons))}
+        if observed is not None and observed_mask is None:
+            observed_mask = torch.ones(layout.n_neurons, dtype=torch.bool)
+        emission_name = _emission(model)
+        run = coupled_drive(
+            base.numpy(),
+            filters,
+            past=carry["past"],
+            state=carry["state"],
+            spikes=None if observed is None else observed.detach().cpu().double().numpy(),
+            clamped=np.zeros(layout.n_neurons, dtype=bool) if observed_mask is None else observed_mask.cpu().numpy(),
+            uniforms=uniforms.detach().cpu().double().numpy(),
+            emission=emission_name,
+        )
+        value, spikes = torch.as_tensor(run.drive), torch.as_tensor(run.spikes)
+        log_prob = (get_emission(emission_name).log_prob(value, spikes, context.dt_ms) * context.mask[:, :, None]).sum(1)
+        past = np.concatenate([carry["past"], run.spikes], axis=1)
+        new_carry = {"past": past[:, past.shape[1] - filters.n_lags :], "state": run.state}
+        return Rollout(spikes, log_prob, {"drive": value}, new_carry)
+
+
+def _emission(model: CoupledGLM) -> str:
+    return "poisson" if model.emission == "auto" else model.emission
+
+
+def _base(layout: Layout, params: Params, chunk: SpikeChunk) -> torch.Tensor:
+    """Return the drive without spikes, (n_trials, n_bins, n_neurons) float64."""
+    bias = params["bias"].double()
+    covariates = chunk_covariates(layout, {name: params[name].detach().double().numpy() for name in layout.fixed_names}, chunk)
+    base = bias.expand(chunk.n_trials, chunk.n_bins, -1)
+    if covariates.shape[2]:
+        names = [name for name in ("signal", "trial_time", "condition_time", "drift") if name in layout.terms]
+        weight = torch.cat([params[name].double().reshape(layout.n_neurons, -1) for name in names], dim=1)
+        base = base + torch.as_tensor(covariates) @ weight.T
+    return base
+
+
+def _filters(layout: Layout, params: Params) -> tuple[tuple[torch.Tensor | None, ...], np.ndarray | None]:
+    """Return own, pair and shared as differentiable tensors (see `DriveFilters`), and the decay."""
+    own, pair, shared, decay = None, None, None, None
+
+    def values(basis: LagBasis, n_lags: int) -> torch.Tensor:
+        return torch.as_tensor(np.diag(1.0 - basis.decay) if basis.decay is not None else basis.at_lags(n_lags))
+
+    bases = [basis for basis in (layout.history, layout.population) if basis is not None]
+    if layout.population is not None:
+        decay = layout.population.decay
+        weight = params["population"].double() / params["population_scale"].double()
+        shared = (weight @ values(layout.population, layout.population.n_lags)).T
+        own = -weight @ values(layout.population, max(b.n_lags for b in bases))
+    if layout.history is not None:
+        decay = layout.history.decay
+        added = params["history"].double() @ values(layout.history, max(b.n_lags for b in bases))
+        own = added if own is None else own + added
+    if layout.coupling is not None:
+        decay = layout.coupling.decay
+        weight = params["coupling"].double() * (1.0 - torch.eye(layout.n_neurons, dtype=torch.float64))[:, :, None]
+        pair = (weight @ values(layout.coupling, layout.coupling.n_lags)).permute(1, 2, 0)
+    return (own, pair, shared), decay
+
+
+def _state(filters: tuple[torch.Tensor | None, ...], trace: torch.Tensor) -> torch.Tensor:
+    """Return what exponential filters hold after the spikes summed up in `trace` (n_trials, n_neurons, n_filters)."""
+    own, pair, shared = filters
+    state = torch.zeros(len(trace), trace.shape[2], trace.shape[1], dtype=torch.float64)
+    if pair is not None:
+        state = state + torch.einsum("kjf,jfi->kfi", trace, pair)
+    if own is not None:
+        state = state + torch.einsum("kif,if->kfi", trace, own)
+    if shared is not None:
+        state = state + trace.sum(1)[:, :, None] * shared
+    return state
+
+
+def _before(chunk: SpikeChunk, n_past: int, decay: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Return the carry at the chunk's first bin: from the recording, or empty at the start of a trial."""
+    n_filters = 0 if decay is None else len(decay)
+    carry = {
+        "past": np.zeros((chunk.n_trials, n_past, chunk.n_neurons)),
+        "trace": np.zeros((chunk.n_trials, chunk.n_neurons, n_filters)),
+    }
+    if chunk.is_first or chunk.first_bin == 0:
+        return carry
+    if chunk.source is None:
+        raise InvalidInputError(
+            f"a chunk that starts at bin {chunk.first_bin} of its trial came without carry. Hand on the carry of the chunk before."
+        )
+    reach = n_past if decay is None else int(np.ceil(np.log(_FADED) / np.log(decay.max())))
+    reach = min(reach, chunk.first_bin)
+    earlier = chunk.source.chunk(chunk.trial, chunk.first_bin - reach, reach).dense_numpy("float64")
+    return _after(carry, earlier, n_past, decay)
+
+
+def _after(carry: dict[str, np.ndarray], spikes: np.ndarray, n_past: int, decay: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Return the carry after further spikes (n_trials, n_bins, n_neurons)."""
+    past = np.concatenate([carry["past"], spikes[:, max(0, spikes.shape[1] - n_past) :]], axis=1)
+    trace = carry["trace"]
+    if decay is not None:
+        fade = decay[:, None] ** np.arange(spikes.shape[1])[::-1]
+        trace = trace * decay ** spikes.shape[1] + np.einsum("ktn,ft->knf", spikes, fade)
+    return {"past": past[:, past.shape[1] - n_past :], "trace": trace}
+
+
+class _CoupledDrive(torch.autograd.Function):
+    """`coupled_drive` with given spikes; the backward pass is `coupled_drive_adjoint`."""
+
+    @staticmethod
+    def forward(ctx, base, own, pair, shared, state, decay, past, spikes):
+        arrays = [None if f is None else f.detach().numpy() for f in (own, pair, shared)]
+        ctx.filters, ctx.past, ctx.spikes = DriveFilters(*arrays, decay), past, spikes
+        run = coupled_drive(base.detach().numpy(), ctx.filters, past=past, state=state.detach().numpy(), spikes=spikes)
+        return torch.as_tensor(run.drive)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        filters, d_state = coupled_drive_adjoint(gradient.numpy(), ctx.filters, past=ctx.past, spikes=ctx.spikes)
+        parts = [None if f is None else torch.as_tensor(f) for f in (filters.own, filters.pair, filters.shared)]
+        return gradient, *parts, torch.as_tensor(d_state), None, None, None
