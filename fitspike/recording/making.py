@@ -73,7 +73,7 @@ def from_arrays(
         )
     rows = np.array([row_of[name] for name in names], dtype=np.int64)
     neuron = rows[rows_of_occurring] if rows.size else np.zeros(0, np.int64)
-    return _sorted(cls, times_ns, neuron, neurons, trials or _one_trial(times_ns, start_s, stop_s), signals, events, source)
+    return from_rows(cls, times_ns, neuron, neurons, trials or _one_trial(times_ns, start_s, stop_s), signals, events, source)
 
 
 def from_trains(
@@ -108,7 +108,7 @@ def from_trains(
     times_ns = np.concatenate(ns) if ns else np.zeros(0, np.int64)
     neuron = np.repeat(np.arange(len(ns), dtype=_row_type(len(ns))), [len(train) for train in ns])
     del ns, arrays
-    return _sorted(cls, times_ns, neuron, neurons, trials or _one_trial(times_ns, start_s, stop_s), signals, events, source)
+    return from_rows(cls, times_ns, neuron, neurons, trials or _one_trial(times_ns, start_s, stop_s), signals, events, source)
 
 
 def from_trials(
@@ -149,7 +149,7 @@ def from_trials(
     neurons = NeuronTable.make(np.arange(n_neurons) if ids is None else np.asarray(ids))
     if len(neurons) != n_neurons:
         raise RecordingError(f"{n_neurons} trains per trial but {len(neurons)} neuron ids; expected one id per train.")
-    return _sorted(cls, within + starts[trial_of], neuron, neurons, table, source=source)
+    return from_rows(cls, within + starts[trial_of], neuron, neurons, table, source=source)
 
 
 def from_counts(
@@ -204,7 +204,7 @@ def from_counts(
     times, owner, number = (
         (np.concatenate([np.zeros(0, np.int64), *column]) for column in zip(*parts, strict=True)) if parts else [np.zeros(0, np.int64)] * 3
     )
-    return _sorted(cls, times, owner, neurons, table, signals, events, source, count=number, bin_width=width)
+    return from_rows(cls, times, owner, neurons, table, signals, events, source, count=number, bin_width=width)
 
 
 def concatenate(
@@ -258,13 +258,13 @@ def concatenate(
         notes[f"concatenate: trial columns {', '.join(sorted(every - shared))} are not in every recording and were left out."] = None
     event_names = dict.fromkeys(name for recording in recordings for name in recording.events)
     none = np.zeros(0, np.int64)
-    return _sorted(
+    return from_rows(
         cls,
         joined([recording.spike_times_ns for recording in recordings], is_time=True),
         joined([recording.spike_neuron for recording in recordings]),
         first.neurons,
         table,
-        {name: _join_signals([r.signals[name] for r in recordings], shifts) for name in first.signals},
+        {name: join_signals([r.signals[name] for r in recordings], shifts) for name in first.signals},
         {name: joined([r.events.get(name, none) for r in recordings], is_time=True) for name in event_names},
         RecordingSource(
             path="; ".join(r.source.path for r in recordings),
@@ -299,7 +299,7 @@ def _check_joinable(recordings: Sequence[Recording]) -> None:
     problems.raise_if_any(RecordingError)
 
 
-def _join_signals(parts: Sequence[Signal], shifts: Sequence[int]) -> Signal:
+def join_signals(parts: Sequence[Signal], shifts: Sequence[int]) -> Signal:
     """Return signals on one clock, NaN in the gaps between the parts; each part is moved by less than half a sample."""
     first = parts[0]
     if len(parts) == 1:
@@ -335,7 +335,7 @@ def _row_type(n_neurons: int) -> type:
     return np.uint16 if n_neurons <= np.iinfo(np.uint16).max else np.uint32
 
 
-def _sorted(
+def from_rows(
     cls: type[Recording],
     times_ns: np.ndarray,
     neuron: np.ndarray,
@@ -348,7 +348,7 @@ def _sorted(
     count: np.ndarray | None = None,
     bin_width: int | None = None,
 ) -> Recording:
-    """Return a recording with its spikes sorted by time, ties by neuron."""
+    """Return a recording of spikes whose neurons are given as rows of `neurons`, in any order; sorted by time, ties by neuron."""
     neuron = neuron.astype(_row_type(len(neurons)), copy=False)
     if times_ns.size and not bool((times_ns[1:] > times_ns[:-1]).all()):
         order = np.lexsort((neuron, times_ns))

@@ -12,7 +12,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from fitspike.errors import MissingDependencyError, ReadError, did_you_mean
-from fitspike.recording.tables import RecordingSource
+from fitspike.recording.resample import gap_in
+from fitspike.recording.tables import RecordingSource, Signal, TrialTable
+from fitspike.units import NS_PER_MS
 
 if TYPE_CHECKING:
     from fitspike.recording.recording import Recording
@@ -151,5 +153,44 @@ def check_options(read: Callable[..., Any], options: Mapping[str, Any], reader: 
     known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     unknown = [name for name in options if name not in known]
     if unknown:
-        hints = ", ".join(f"{name!r}{did_you_mean(name, known)}" for name in unknown)
-        raise ReadError(f"reader {reader!r} has no option {hints}; its options: {', '.join(known) or 'none'}.")
+        hints = " ".join(f"reader {reader!r} has no option {name!r}{did_you_mean(name, known)}" for name in unknown)
+        raise ReadError(f"{hints} Options: {', '.join(known) or 'none'}.")
+
+
+def choose_signals(
+    found: Mapping[str, Callable[[], Signal]], sizes: Mapping[str, int], trials: TrialTable, which: str, reader: str, notes: list[str]
+) -> dict[str, Signal]:
+    """Return the signals to keep, and note the others.
+
+    Parameters
+    ----------
+    found : name -> function that reads the signal
+    sizes : name -> number of values
+    which : "auto", "all" or "none"
+        "auto" keeps signals of at most MAX_SIGNAL_VALUES values that are finite and cover every trial, so that they can be binned.
+    """
+    if which not in ("auto", "all", "none"):
+        raise ReadError(f"signals={which!r}; expected 'auto', 'all' or 'none'.")
+    kept: dict[str, Signal] = {}
+    for name, read in found.items():
+        reason = "signals='none'" if which == "none" else ""
+        if which == "auto" and sizes[name] > MAX_SIGNAL_VALUES:
+            reason = f"it has {sizes[name]} values"
+        if not reason:
+            signal = read()
+            if which == "auto":
+                reason = _why_not_binnable(signal, trials)
+            if not reason:
+                kept[name] = signal
+                continue
+        advice = "" if which == "none" else "; signals='all' reads it"
+        notes.append(f"{reader}: signal {name!r} was left out ({reason}{advice}).")
+    return kept
+
+
+def _why_not_binnable(signal: Signal, trials: TrialTable) -> str:
+    """Return in words why a signal does not cover every trial with finite values, or an empty text if it does."""
+    for start, stop in zip(trials.start_ns.tolist(), trials.stop_ns.tolist(), strict=True):
+        if (gap := gap_in(signal, start, stop, NS_PER_MS)) is not None:
+            return gap
+    return ""
