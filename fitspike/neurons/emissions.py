@@ -74,8 +74,8 @@ class Bernoulli:
         _check_settings(self.pseudo_derivative, self.dampening)
 
     def log_prob(self, drive: torch.Tensor, spikes: torch.Tensor, dt_ms: float) -> torch.Tensor:
-        """Return spikes * drive - log(1 + exp(drive)), nats, elementwise; spikes are 0 or 1."""
-        return spikes * drive - torch.nn.functional.softplus(drive)
+        """Return log p of a spike and log(1 - p) of none, p = 1 / (1 + exp(-drive)), nats, elementwise; spikes are 0 or 1."""
+        return torch.nn.functional.logsigmoid((2.0 * spikes - 1.0) * drive)  # 1 - p(drive) = p(-drive)
 
     def expected(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
         """Return the spike probability of the bin, elementwise."""
