@@ -138,7 +138,7 @@ def _chosen(registry: Registry, names: tuple[str, ...], kind: str | None) -> lis
         is_plugin = name in {record.name for record in registry.records()}
         if not found and not is_plugin:
             known = sorted({entry.plugin for entry in entries} | {entry.name for entry in entries})
-            raise UnknownNameError(f"no plugin and nothing registered is called {name!r}{did_you_mean(name, known) or '.'}")
+            raise UnknownNameError(f"no plugin and nothing registered is called {name!r}{did_you_mean(name, known)}")
         chosen += [entry for entry in found if entry not in chosen]
     return chosen
 

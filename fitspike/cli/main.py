@@ -62,7 +62,7 @@ class CommandGroup(click.Group):
             from fitspike.plugin.registry import get_registry
 
             names = [*COMMANDS, *get_registry().names("commands")]
-            ctx.fail(f"No such command {args[0]!r}{did_you_mean(args[0], names) or '.'} See `fitspike --help`.")
+            ctx.fail(f"No such command {args[0]!r}{did_you_mean(args[0], names)} See `fitspike --help`.")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -57,4 +57,4 @@ def kind_of(spelling: str) -> Kind:
         if spelling in (kind.table, kind.label, kind.option):
             return kind
     options = [kind.option for kind in KINDS.values()]
-    raise UnknownNameError(f"no kind {spelling!r}{did_you_mean(spelling, options) or '.'} Kinds: {', '.join(options)}.")
+    raise UnknownNameError(f"no kind {spelling!r}{did_you_mean(spelling, options)} Kinds: {', '.join(options)}.")

@@ -218,7 +218,7 @@ class PluginManager:
                 continue
             hook = options.get("specname") or attribute
             if hook not in HOOK_NAMES and not options.get("optionalhook"):
-                problems.append(f"this fitspike knows no hook {hook!r}{did_you_mean(hook, HOOK_NAMES) or '.'}")
+                problems.append(f"this fitspike knows no hook {hook!r}{did_you_mean(hook, HOOK_NAMES)}")
             elif options.get("wrapper") or options.get("hookwrapper"):
                 wrappers.append(f"{hook} is a hook wrapper; fitspike calls each implementation alone. Use a plain @hookimpl.")
             elif hook in HOOK_NAMES:

@@ -81,7 +81,7 @@ class Entry:
         known = settings_of(target)
         if known is not None and (unknown := [name for name in settings if name not in known]):
             hints = " ".join(
-                f"{KINDS[self.kind].label} {self.name!r} has no setting {name!r}{did_you_mean(name, known) or '.'}" for name in unknown
+                f"{KINDS[self.kind].label} {self.name!r} has no setting {name!r}{did_you_mean(name, known)}" for name in unknown
             )
             raise InvalidInputError(f"{hints} Its settings: {', '.join(sorted(known)) or 'none'}.")
         with self.guard(f"making {self.qualified_name!r} with settings {settings}"):
@@ -165,7 +165,7 @@ class Registry:
             raise AmbiguousNameError(f"{label} {name!r} is registered by {len(found)} plugins. Say which: {choices}.")
         names = self.names(kind)
         listed = f" Known: {', '.join(names)}." if names else " None is registered."
-        raise UnknownNameError(f"no {label} {name!r}{did_you_mean(name, names) or '.'}{listed}{self._failed_plugins()}")
+        raise UnknownNameError(f"no {label} {name!r}{did_you_mean(name, names)}{listed}{self._failed_plugins()}")
 
     def get(self, kind: str, name: str) -> Any:
         """Return the target of a name: a class or an object. See `entry` for the errors."""
