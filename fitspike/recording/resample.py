@@ -48,8 +48,10 @@ def gap_in(signal: Signal, start_ns: int, stop_ns: int, dt_ns: int) -> str | Non
     if signal.values.dtype.kind != "f":
         return None
     scale = signal.sampling_rate_hz / NS_PER_S
-    first = max(0, int((start_ns - signal.start_ns) * scale) - 1)
-    last = min(len(signal.values), int((stop_ns - signal.start_ns) * scale) + 2)
+    first, last = (int(np.clip(np.ceil((at - signal.start_ns) * scale - _ON_GRID), 0, len(signal.values))) for at in (start_ns, stop_ns))
+    if first == last:  # no sample inside: one of the two around it will do
+        around = np.isfinite(signal.values[max(first - 1, 0) : first + 1]).all(axis=1)
+        return None if around.any() else f"it is NaN or infinite around {start_ns / NS_PER_S:.6g} s"
     step = max(1, _BLOCK_SAMPLES // max(1, signal.n_channels))
     for low in range(first, last, step):
         is_bad = ~np.isfinite(signal.values[low : min(low + step, last)]).all(axis=1)
@@ -82,4 +84,7 @@ def _interpolated(signal: Signal, position: np.ndarray) -> np.ndarray:
     low = int(left[0])
     block = np.asarray(signal.values[low : int(left[-1]) + 2], dtype=np.float64)
     fraction = (centre - left)[:, None]
-    return block[left - low] * (1 - fraction) + block[np.minimum(left - low + 1, len(block) - 1)] * fraction
+    before, after = block[left - low], block[np.minimum(left - low + 1, len(block) - 1)]
+    # at the ends of a trial the next sample may be missing (between joined recordings it is NaN): then the other one alone
+    before, after = np.where(np.isfinite(before), before, after), np.where(np.isfinite(after), after, before)
+    return before * (1 - fraction) + after * fraction
