@@ -67,9 +67,10 @@ def _averaged(signal: Signal, position: np.ndarray) -> np.ndarray:
     index = np.clip(np.ceil(position - _ON_GRID).astype(np.int64), 0, n_samples)
     low = int(index[0])
     block = np.asarray(signal.values[low : int(index[-1])], dtype=np.float64)
-    total = np.concatenate([np.zeros((1, signal.n_channels)), np.cumsum(block, axis=0)])
     number = np.diff(index)
-    values = np.diff(total[index - low], axis=0) / np.maximum(number, 1)[:, None]
+    values = np.empty((len(number), signal.n_channels))
+    if (held := np.flatnonzero(number)).size:  # a bin's samples reach to those of the next bin that holds any
+        values[held] = np.add.reduceat(block, index[held] - low, axis=0) / number[held, None]
     if (bare := np.flatnonzero(number == 0)).size:  # outside the signal, or between two samples at nearly one sample per bin
         nearest = np.clip(np.rint((position[:-1] + position[1:])[bare] / 2).astype(np.int64), 0, n_samples - 1)
         values[bare] = signal.values[nearest]
