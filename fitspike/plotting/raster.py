@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fitspike.plotting.style import DATA, FAINT, MODEL, NEUTRAL, new_figure, styled
 
@@ -72,4 +73,5 @@ def _spikes(axes: Axes, time: np.ndarray, row: np.ndarray, n_neurons: int, heigh
     width = 0.8 if len(time) < 5000 else 0.45
     axes.plot(time, row, "|", color=colour, ms=min(tick, 14), mew=width, rasterized=True)
     axes.set_ylim(-0.7, n_neurons - 0.3)
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.tick_params(labelbottom=False)

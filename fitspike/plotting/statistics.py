@@ -109,17 +109,20 @@ def draw_intervals(recorded: Mapping[str, np.ndarray], simulated: Mapping[str, n
     Summaries with interval_edges_ms (H + 1,), interval_histogram (n_neurons, H), interval_cv2 and interval_lv (n_neurons,).
     """
     figure, axes = new_figure(1, 3, height_in=2.9, gridspec_kw={"width_ratios": [1.7, 1, 1]})
+    longest = 0.0
     for summary, colour, name in ((recorded, DATA, "data"), (simulated, MODEL, "simulation")):
         if summary is None or not summary["interval_histogram"].sum():
             continue
         edges, counts = summary["interval_edges_ms"][1:], summary["interval_histogram"].sum(0)[1:]
         density = counts / counts.sum() / np.diff(np.log10(edges)) if counts.sum() else counts
+        longest = max(longest, edges[np.flatnonzero(counts)[-1] + 1] if counts.sum() else 0.0)
         axes[0, 0].stairs(density, edges, color=colour, label=name, lw=1.3)
     if not axes[0, 0].patches:
         note(axes[0, 0], "no intervals")
     else:
         axes[0, 0].set_xscale("log")
         axes[0, 0].set(title="intervals, all neurons", xlabel="interval (ms)", ylabel="share per decade", ylim=(0, None))
+        axes[0, 0].set_xlim(right=max(longest, 2 * recorded["interval_edges_ms"][1]))
         axes[0, 0].legend()
     for one, name, title in ((axes[0, 1], "interval_cv2", "CV2"), (axes[0, 2], "interval_lv", "LV")):
         if simulated is None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+P = ParamSpec("P")
 
 DATA = "#0072B2"
 MODEL = "#D55E00"
@@ -45,8 +51,16 @@ RC = {
 }
 FORMATS = ("png", "svg", "pdf")
 
-styled = rc_context(RC)
-"""Decorator of every drawing function: draw with these settings, whatever the user's are."""
+
+def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Return a drawing function that draws with these settings, whatever the user's are."""
+
+    @functools.wraps(function)
+    def draw(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with rc_context(RC):
+            return function(*args, **kwargs)
+
+    return draw
 
 
 def new_figure(
@@ -71,6 +85,14 @@ def save(figure: Figure, path: Path) -> Path:
     with rc_context(RC):
         figure.savefig(path, metadata=metadata)
     return path
+
+
+def svg_bytes(figure: Figure) -> bytes:
+    """Return a figure as SVG."""
+    buffer = io.BytesIO()
+    with rc_context(RC):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
 
 
 def note(axes: Axes, text: str) -> None:

@@ -1,0 +1,281 @@
+"""report.html: everything about one run in one file, made from the files of its folder; no network, no plugin, no model needed."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from fitspike.plotting import style
+from fitspike.plotting.figures import available, selection_rows, significant
+from fitspike.plotting.run_files import RunFiles
+
+SCORES = {
+    "bits_per_spike": ("bits per spike", "log-likelihood gained over a model that knows each neuron's mean training rate"),
+    "log_likelihood": ("log-likelihood", "nats, all held-out bins and neurons"),
+    "pseudo_r2": ("pseudo-R2", "share of the way from the mean-rate model to a perfect one"),
+    "co_smoothing": ("co-smoothing", "bits per spike of neurons predicted from the others alone"),
+    "psth_correlation": ("PSTH correlation", "median over neurons of predicted and recorded mean response"),
+    "psth_ceiling": ("PSTH ceiling", "what a perfect model would reach with these repeats, median over neurons"),
+    "rescaling_inside": ("time rescaling", "share of neurons inside the 95 % band"),
+}
+"""Names in score.json that get a plain title; others are shown by their name."""
+
+SIMULATION = {
+    "rate_ratio": "mean rate, simulated / recorded",
+    "rate_r2": "rates: R2 over neurons",
+    "max_rate_hz_simulated": "fastest simulated neuron (Hz)",
+    "max_rate_hz_recorded": "fastest recorded neuron (Hz)",
+    "interval_cv_r2": "CV of intervals: R2 over neurons",
+    "fano_r2": "Fano factors: R2 over neurons",
+    "noise_correlation_mean_recorded": "mean noise correlation, recorded",
+    "noise_correlation_mean_simulated": "mean noise correlation, simulated",
+    "noise_correlation_r2": "noise correlations: R2 over pairs",
+    "population_sd_ratio": "sd of the population rate, simulated / recorded",
+    "psth_r2": "mean responses: R2",
+    "psth_correlation_median": "mean responses: correlation, median over neurons",
+    "n_runaway": "neurons that run away",
+    "n_silent": "neurons that fall silent",
+}
+STRONGEST = 15
+PIXELS_PER_INCH = 115
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write report.html into a run folder, from the files there, and return its path.
+
+    Raises
+    ------
+    RunFolderError
+        If the folder is no run folder or a file in it is damaged.
+    """
+    run = RunFiles.read(Path(run_dir))
+    path = run.path / "report.html"
+    temporary = path.with_name(".report.html.tmp")
+    temporary.write_text(render(run), encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def render(run: RunFiles) -> str:
+    """Return the text of the report."""
+    folder = Path(__file__).parent / "templates"
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["number"] = number
+    model = run.specs.get("model", {})
+    return environment.get_template("report.html").render(
+        title=_title(run),
+        model=model,
+        state=run.status.get("state", ""),
+        status=run.fit.get("status") or run.status.get("status") or run.status.get("state", ""),
+        message=run.fit.get("message") or run.status.get("message", ""),
+        advice=run.fit.get("advice", ""),
+        warnings=[*run.fit.get("notes", ()), *run.simulation.get("warnings", ())],
+        fitted=_fitted(run),
+        settings=_flat(model.get("settings", {})),
+        parameters=_parameters(run),
+        data=_data(run),
+        checks=_checks(run.checks),
+        scores=_scores(run.score),
+        score_notes=run.score.get("notes", ()),
+        score_extent=_score_extent(run.score),
+        neurons=_neurons(run),
+        selection=selection_rows(dict(run.selection)),
+        simulation=[(text, run.simulation[name]) for name, text in SIMULATION.items() if run.simulation.get(name) is not None],
+        couplings=_couplings(run),
+        figures={name: _embedded(drawing.figure(), drawing.caption) for name, drawing in available(run).items()},
+        provenance=_flat({name: value for name, value in run.provenance.items() if name not in ("data", "packages", "plugins", "command")}),
+        packages=dict(run.provenance.get("packages", {})),
+        plugins=run.provenance.get("plugins", ()),
+        command=run.provenance.get("command", ""),
+        source=_flat(run.provenance.get("data", {})),
+        citations=run.fit.get("citations", ()),
+        settings_text=run.settings_text,
+    )
+
+
+def number(value: Any) -> str:
+    """Return a number as a reader wants it: four significant digits, thousands apart, a dash for nothing."""
+    if value is None or (isinstance(value, float) and not np.isfinite(value)):
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or (abs(value) >= 10_000 and value == round(value)):
+        return f"{int(value):,}".replace(",", "\u202f")
+    if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        return f"{value:.3e}"
+    return f"{value:,.0f}".replace(",", "\u202f") if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def _title(run: RunFiles) -> str:
+    name = str(run.specs.get("model", {}).get("qualified_name", "model")).rpartition(":")[2]
+    path = run.provenance.get("data", {}).get("path") or ""
+    return f"{name} fitted to {Path(path).name}" if path else f"{name}: {run.path.name}"
+
+
+def _embedded(figure: Any, caption: str) -> dict[str, str]:
+    """Return a figure as a data address, apart from the page so that styles and names of several figures do not meet."""
+    width, height = figure.get_size_inches()
+    text = base64.b64encode(style.svg_bytes(figure)).decode("ascii")
+    return {
+        "caption": caption,
+        "address": f"data:image/svg+xml;base64,{text}",
+        "width": str(round(PIXELS_PER_INCH * width)),
+        "height": str(round(PIXELS_PER_INCH * height)),
+    }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested plain values as (dotted name, text) rows."""
+    rows = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            if "qualified_name" in value:
+                rows.append((prefix + name, str(value["qualified_name"])))
+                value = value.get("settings", {})
+            rows += _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple):
+            shown = [number(item) for item in value[:12]]
+            rows.append((prefix + name, ", ".join(shown) + (f" and {len(value) - 12} more" if len(value) > 12 else "")))
+        elif value not in ("", None):
+            rows.append((prefix + name, number(value)))
+    return rows
+
+
+def _fitted(run: RunFiles) -> list[tuple[str, str]]:
+    model, data = run.specs.get("model", {}), run.specs.get("data", {})
+    rows = [("model", str(model.get("qualified_name", "")))]
+    if model.get("distribution"):
+        rows.append(("from", f"{model['distribution']} {model.get('version', '')}".strip()))
+    for name, text in (
+        ("dt_ms", "bin width (ms)"),
+        ("n_neurons", "neurons"),
+        ("n_trials", "training trials"),
+        ("n_spikes", "training spikes"),
+    ):
+        if data.get(name) is not None:
+            rows.append((text, number(data[name])))
+    if "neuron_ids" in data and data.get("n_neurons") is None:
+        rows.append(("neurons", number(len(data["neuron_ids"]))))
+    for name in ("split", "selection", "description"):
+        if isinstance(data.get(name), str) and data[name]:
+            rows.append((name, data[name]))
+    return rows
+
+
+def _parameters(run: RunFiles) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "shape": " x ".join(map(str, one.get("shape", ()))) or "1",
+            "axes": ", ".join(one.get("axes", ())),
+            "unit": "" if one.get("unit") == "1" else one.get("unit", ""),
+            "doc": one.get("doc", ""),
+        }
+        for name, one in run.specs.get("params", {}).items()
+    ]
+
+
+def _data(run: RunFiles) -> list[tuple[str, str]]:
+    data, recorded = run.provenance.get("data", {}), run.group("recorded")
+    rows = [(text, number(data[name])) for name, text in _DATA_ROWS.items() if data.get(name) is not None]
+    if "rate_hz" in recorded:
+        low, middle, high = np.percentile(recorded["rate_hz"], [0, 50, 100])
+        rows.append(("rates in the held-out part (Hz)", f"median {middle:.3g}, {low:.3g} to {high:.3g}"))
+        rows.append(("held-out time (s)", number(float(recorded["duration_s"]))))
+    return rows
+
+
+_DATA_ROWS = {"n_neurons": "neurons in the recording", "n_spikes": "spikes", "n_trials": "trials", "duration_s": "duration (s)"}
+
+
+def _checks(checks: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the data report's findings as severity and text."""
+    findings = checks.get("findings", checks.get("value", ()))
+    rows = []
+    for one in findings if isinstance(findings, list | tuple) else ():
+        if isinstance(one, Mapping):
+            rows.append(
+                {"level": str(one.get("level", one.get("severity", "note"))), "text": str(one.get("text", one.get("message", one)))}
+            )
+        else:
+            rows.append({"level": "note", "text": str(one)})
+    return rows
+
+
+def _scores(score: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return each score that has a standard error, those with a title first."""
+    names = [name for name in score if f"{name}_se" in score]
+    ordered = [name for name in SCORES if name in names] + [name for name in names if name not in SCORES]
+    rows = []
+    for name in ordered:
+        title, meaning = SCORES.get(name, (name.replace("_", " "), ""))
+        low, high = score.get(f"{name}_interval") or (None, None)
+        rows.append({"title": title, "meaning": meaning, "value": score[name], "se": score[f"{name}_se"], "low": low, "high": high})
+    return rows
+
+
+def _score_extent(score: Mapping[str, Any]) -> str:
+    if "n_spikes" not in score:
+        return ""
+    text = f"{number(score['n_spikes'])} spikes of {number(score.get('n_neurons'))} neurons in {number(score.get('n_bins'))} held-out bins"
+    if score.get("blocks"):
+        text += f"; uncertainty from {number(score.get('n_bootstrap'))} resamplings of blocks ({score['blocks']})"
+    return text + "."
+
+
+def _neurons(run: RunFiles) -> list[dict[str, Any]]:
+    found, recorded, simulated = run.group("score"), run.group("recorded"), run.group("simulated")
+    rows = []
+    for i, name in enumerate(run.neuron_ids):
+        row = {
+            "id": str(name),
+            "n_spikes": _entry(found.get("n_spikes"), i),
+            "bits_per_spike": _entry(found.get("bits_per_spike"), i),
+            "error": _entry(found.get("bits_per_spike_error"), i),
+            "rate_hz": _entry(recorded.get("rate_hz"), i),
+            "simulated_hz": _entry(simulated.get("rate_hz"), i),
+        }
+        rows.append(row)
+    return rows if len(found) or len(recorded) else []
+
+
+def _entry(values: np.ndarray | None, i: int) -> Any:
+    return None if values is None or i >= len(values) else values[i].item()
+
+
+def _couplings(run: RunFiles) -> dict[str, Any]:
+    """Return how many couplings there are and the strongest, those that are significant first."""
+    found = run.group("connectivity")
+    if "weight" not in found or len(found["weight"]) < 2:
+        return {}
+    weight = found["weight"]
+    off = ~np.eye(len(weight), dtype=bool)
+    p_value = found.get("p_value")
+    marked = None if p_value is None else significant(p_value)
+    strength = np.where(off, np.abs(weight), -1.0)
+    if marked is not None and marked.any():
+        strength = np.where(marked, strength + np.abs(weight).max(), strength)
+    order = np.argsort(-strength, axis=None)[: min(STRONGEST, int(np.count_nonzero(weight[off])))]
+    ids = run.neuron_ids
+    rows: Sequence[Mapping[str, Any]] = [
+        {
+            "post": str(ids[i]),
+            "pre": str(ids[j]),
+            "weight": float(weight[i, j]),
+            "p_value": None if p_value is None else float(p_value[i, j]),
+        }
+        for i, j in zip(*np.unravel_index(order, weight.shape), strict=True)
+    ]
+    return {
+        "n_pairs": int(off.sum()),
+        "n_nonzero": int(np.count_nonzero(weight[off])),
+        "n_significant": None if marked is None else int(marked.sum()),
+        "rows": rows,
+    }

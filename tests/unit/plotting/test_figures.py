@@ -1,0 +1,154 @@
+"""Figures hold the numbers they were given, with units, in the right orientation, from the files of a run folder alone."""
+
+import json
+
+import matplotlib
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from fitspike.cli.main import cli
+from fitspike.errors import InvalidInputError, RunFolderError, UnknownNameError
+from fitspike.plotting import connectivity, figures, learning_curve, psth, raster, statistics, style
+from fitspike.plotting.run_files import RunFiles
+
+
+def texts(figure):
+    return " ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+
+
+def test_raster_puts_neurons_in_order_of_rate_and_shows_the_population_rate():
+    time = np.array([0.1, 0.2, 0.3, 0.5, 0.9])
+    neuron = np.array([2, 2, 2, 0, 0])
+    figure = raster.draw_raster({"data": (time, neuron)}, 3, 1.0)
+    drawn = figure.axes[0].lines[0].get_xydata()
+    np.testing.assert_array_equal(drawn[:, 0], time)
+    np.testing.assert_array_equal(drawn[:, 1], [2, 2, 2, 1, 1])  # neuron 1 is silent: lowest row
+    values, edges, _ = figure.axes[1].patches[0].get_data()
+    assert (values * np.diff(edges)).sum() * 3 == pytest.approx(5)  # spikes
+    assert "time (s)" in texts(figure) and "Hz" in texts(figure)
+
+
+def test_raster_of_a_thousand_neurons_is_a_small_file(tmp_path):
+    rng = np.random.default_rng(0)
+    train = np.sort(rng.uniform(0, 10, 50_000)), rng.integers(0, 1000, 50_000)
+    path = style.save(raster.draw_raster({"data": train, "simulation": train}, 1000, 10.0), tmp_path / "raster.svg")
+    assert path.stat().st_size < 2_000_000
+
+
+def test_coupling_matrix_is_post_by_pre_with_a_symmetric_scale():
+    weight = np.zeros((3, 3))
+    weight[2, 0] = -4.0  # neuron 0 inhibits neuron 2
+    weight[0, 1] = 1.0
+    figure = connectivity.draw_coupling_matrix(weight, is_significant=weight != 0, neuron_ids=np.array(["a", "b", "c"]))
+    axes = figure.axes[0]
+    shown = axes.images[0].get_array()
+    assert shown[2, 0] == -4.0 and shown[0, 2] == 0.0
+    assert axes.get_xlabel() == "from (pre)" and axes.get_ylabel() == "to (post)"
+    low, high = axes.images[0].get_clim()
+    assert low == -high and high > 1
+    np.testing.assert_array_equal(sorted(map(tuple, axes.lines[0].get_xydata())), [(0, 2), (1, 0)])  # x pre, y post
+
+
+def test_significance_controls_false_discoveries():
+    p_value = np.full((4, 4), 0.5)
+    p_value[0, 1], p_value[1, 2], p_value[2, 3], p_value[0, 0] = 0.004, 0.008, 0.03, 1e-9
+    # 12 pairs: thresholds 0.0042, 0.0083, 0.0125: two pass; the diagonal never counts
+    np.testing.assert_array_equal(np.argwhere(figures.significant(p_value)), [[0, 1], [1, 2]])
+
+
+def test_time_rescaling_counts_neurons_inside_their_own_band():
+    quantile = np.linspace(0, 1, 101)
+    shifted = np.clip(quantile + 0.1, 0, 1)
+    cdf = np.stack([quantile, shifted, shifted])
+    figure = statistics.draw_time_rescaling(quantile, cdf, np.array([100, 100, 400]))  # bands 0.136, 0.136, 0.068
+    assert "2 of 3 neurons inside" in texts(figure)
+    np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), [0, 0.1 / 0.136, 0.1 / 0.068], atol=1e-9)
+
+
+def test_neuron_scores_are_sorted_and_counted():
+    figure = statistics.draw_neuron_scores(np.array([0.3, -0.1, np.nan, 0.5]), None, np.array(list("abcd")), np.array([10, 20, 0, 30]))
+    assert "2 of 3 above the mean-rate model" in texts(figure)
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [-0.1, 0.3, 0.5]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["b", "a", "d"]
+
+
+def test_psth_shows_the_clearest_neurons_with_ceiling():
+    rng = np.random.default_rng(0)
+    recorded = rng.random((2, 30, 6)) * np.array([1, 50, 2, 3, 60, 4])
+    figure = psth.draw_psth(
+        np.arange(30) * 10.0,
+        recorded,
+        recorded,
+        conditions=np.array(["a", "b"]),
+        neuron_ids=np.array(list("uvwxyz")),
+        n_trials=np.array([5, 7]),
+        ceiling=np.ones(6),
+    )
+    assert len(figure.axes) == 8
+    assert figure.axes[0].get_ylabel().startswith("y\nr = 1.00 of 1.00")
+    assert "b, 7 trials" in texts(figure) and "time in trial (ms)" in texts(figure)
+    top = figure.axes[0].get_ylim()[1]
+    assert top > recorded[..., 4].max()  # no peak is cut off
+
+
+def test_selection_marks_the_chosen_candidate_on_a_penalty_path():
+    score = np.array([0.1, 0.3, 0.2])
+    figure = learning_curve.draw_selection(["terms"] * 3, score, None, 1, penalty=np.array([0.0, 1.0, 10.0]))
+    chosen = [line for line in figure.axes[0].lines if line.get_label() == "chosen"]
+    assert chosen[0].get_xydata().tolist() == [[1.0, 0.3]]
+    assert "penalty" in texts(figure) and "bits per spike" in texts(figure)
+
+
+def test_a_run_folder_gives_every_figure(run_folder):
+    drawings = figures.available(RunFiles.read(run_folder))
+    assert set(drawings) == {name for name in figures.NAMES if name != "filters-NAME"} | {"filters-speed"}
+
+
+def test_figures_are_equal_each_time(run_folder, tmp_path):
+    one, two = (figures.draw(run_folder, ["coupling"], tmp_path / name) for name in ("a", "b"))
+    for a, b in zip(one, two, strict=True):
+        assert a.read_bytes() == b.read_bytes()
+
+
+def test_figure_settings_do_not_leak():
+    before = dict(matplotlib.rcParams)
+    raster.draw_raster({"data": (np.array([0.5]), np.array([0]))}, 1, 1.0)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_figures_need_no_display_and_no_pyplot(run_folder, tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from pathlib import Path; from fitspike.plotting.figures import draw;"
+        f"draw(Path({str(run_folder)!r}), ['raster'], Path({str(tmp_path)!r}), 'png');"
+        "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_unknown_and_missing_figures_are_named(run_folder, tmp_path):
+    with pytest.raises(UnknownNameError, match="did you mean 'raster'"):
+        figures.draw(run_folder, ["rastre"], tmp_path)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "status.json").write_text('{"state": "running"}')
+    with pytest.raises(InvalidInputError, match="does not hold the numbers for psth"):
+        figures.draw(bare, ["psth"], tmp_path)
+    with pytest.raises(RunFolderError, match="no run folder"):
+        figures.draw(tmp_path, [], tmp_path)
+
+
+def test_plot_command_draws_lists_and_reports(run_folder, tmp_path):
+    runner = CliRunner()
+    result = runner.invoke(cli, ["plot", str(run_folder), "--what", "coupling,raster", "--out", str(tmp_path), "--format", "png", "--json"])
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    assert [path.rpartition("/")[2] for path in printed["figures"]] == ["coupling.png", "raster.png"] and printed["report"] is None
+    assert (tmp_path / "coupling.png").read_bytes()[:4] == b"\x89PNG"
+    listed = runner.invoke(cli, ["plot", str(run_folder), "--list"])
+    assert "learning-curve: The course of the fit." in listed.stdout
+    wrong = runner.invoke(cli, ["plot", str(run_folder), "--what", "rastre"])
+    assert wrong.exit_code != 0
