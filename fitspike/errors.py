@@ -34,6 +34,10 @@ class ReadError(FitspikeError, OSError):
     """A file could not be read as a recording. The text lists every attempt and its reason."""
 
 
+class NoSpikeTrainsError(ReadError):
+    """A file could be read, and there is no spike train in it."""
+
+
 class MissingDependencyError(FitspikeError, ImportError):
     """An optional package is needed; the text names the extra that installs it."""
 
@@ -52,6 +56,14 @@ class AmbiguousNameError(FitspikeError, KeyError):
 
 class PluginError(FitspikeError, RuntimeError):
     """Something a plugin registered does not keep its protocol; the text names plugin, distribution and version."""
+
+
+class ConformanceError(FitspikeError, AssertionError):
+    """Something registered fails checks of its protocol; the text lists every failure, `outcome` holds them one by one."""
+
+    def __init__(self, message: str, outcome: object = None) -> None:
+        super().__init__(message)
+        self.outcome = outcome
 
 
 class UnitError(InvalidInputError):
@@ -80,6 +92,10 @@ class FitFailed(FitspikeError, RuntimeError):
     def __init__(self, message: str, result: object = None) -> None:
         super().__init__(message)
         self.result = result
+
+
+class FitInterrupted(FitFailed):
+    """A fit was stopped by a signal; its state is in the run folder, if it has one."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -70,4 +70,12 @@ def fitspike_register_datasets(register: Register) -> None:
 @hookimpl
 def fitspike_register_readers(register: Register) -> None:
     """Register the built-in readers."""
+    # in the order in which they are tried
     register("fitspike.recording.npz_io:NativeReader", name="native")
+    register("fitspike.recording.nwb_reader:NwbReader", name="nwb")
+    register("fitspike.recording.phy_reader:PhyReader", name="phy")
+    register("fitspike.recording.axona_reader:AxonaReader", name="axona")
+    register("fitspike.recording.simulator_reader:SonataReader", name="sonata")
+    register("fitspike.recording.simulator_reader:NestReader", name="nest")
+    register("fitspike.recording.neo_reader:NeoReader", name="neo")
+    register("fitspike.recording.table_reader:TableReader", name="table")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fitspike.config_layers import merge, standing_layers
 from fitspike.errors import AmbiguousNameError, FitspikeError, InvalidInputError, PluginError, UnknownNameError, did_you_mean
-from fitspike.plugin.kinds import KINDS, kind_of
+from fitspike.plugin.kinds import KINDS, Kind, kind_of
 
 if TYPE_CHECKING:
     from fitspike.plugin.lifecycle import Lifecycle
@@ -61,8 +61,7 @@ class Entry:
             with self.guard(f"importing {target}"):
                 target = functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
         if self.kind in KINDS:
-            missing = [member for member in KINDS[self.kind].members if not _has_member(target, member)]
-            if missing:
+            if missing := missing_members(target, KINDS[self.kind]):
                 raise PluginError(
                     f"{self.qualified_name!r} of {self.origin} is no {KINDS[self.kind].label}: it lacks {', '.join(missing)}. "
                     f"See docs/plugins/hooks.md, or run `fitspike plugins check {self.plugin}`."
@@ -107,6 +106,11 @@ def settings_of(target: Any) -> frozenset[str] | None:
     if not dataclasses.is_dataclass(target):
         return None
     return frozenset(field.name for field in dataclasses.fields(target) if field.init)
+
+
+def missing_members(target: Any, kind: Kind) -> list[str]:
+    """Return which members of its kind a class or object lacks."""
+    return [member for member in kind.members if not _has_member(target, member)]
 
 
 def _has_member(target: Any, member: str) -> bool:

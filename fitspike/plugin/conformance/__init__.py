@@ -1,0 +1,1 @@
+"""The conformance suite: run by this project over its built-ins, and by anyone over their plugins."""
