@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fitspike.errors import ReadError
+from fitspike.errors import NoSpikeTrainsError, ReadError
 from fitspike.recording.reading import source_of
 from fitspike.recording.recording import Recording
 from fitspike.recording.tables import NeuronTable
@@ -57,11 +57,11 @@ class AxonaReader:
         base = path.with_suffix("")
         files = [path] if path.suffix != ".set" else sorted(p for p in path.parent.glob(f"{base.name}.*") if _TETRODE.match(p.suffix))
         if not files:
-            raise ReadError(f"no spike trains found: {path} has no tetrode files ({base.name}.1, ...) beside it.")
+            raise NoSpikeTrainsError(f"no spike trains found: {path} has no tetrode files ({base.name}.1, ...) beside it.")
         notes: list[str] = []
         tetrodes = [_read_tetrode(file, notes) for file in sorted(files, key=lambda p: int(p.suffix[1:]))]
         if not any(t.samples.size for t in tetrodes):
-            raise ReadError(f"no spike trains found in {', '.join(p.name for p in files)}: they hold 0 spikes.")
+            raise NoSpikeTrainsError(f"no spike trains found in {', '.join(p.name for p in files)}: they hold 0 spikes.")
         for stray in sorted(base.parent.glob(f"{base.name}.pos")):
             notes.append(f"axona: {stray.name} (position) was not read.")
         return _assemble(path, tetrodes, notes)
@@ -136,6 +136,6 @@ def _labels(path: Path, number: int, n_spikes: int, notes: list[str]) -> tuple[n
         return np.zeros(n_spikes, np.int64), None
     if labels.size != n_spikes:
         raise ReadError(
-            f"{used} labels {labels.size} spikes, {path.name} holds {n_spikes}; expected equally many. Move it away to read unsorted spikes."
+            f"{used} labels {labels.size} spikes, {path.name} holds {n_spikes}; expected equally many. Without it spikes are unsorted."
         )
     return labels, used

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fitspike.errors import ReadError
+from fitspike.errors import NoSpikeTrainsError, ReadError
 from fitspike.recording.making import from_rows, join_signals
 from fitspike.recording.reading import choose_signals
 from fitspike.recording.recording import Recording
@@ -96,7 +96,8 @@ def _cover_spikes(stretch: Stretch, number: int, notes: list[str]) -> None:
     if last >= stretch.stop_ns:
         stop = -(-(last + 1) // NS_PER_MS) * NS_PER_MS
         notes.append(
-            f"neo: segment {number} stops at {stretch.stop_ns / NS_PER_S:g} s, its last spike is at {last / NS_PER_S:g} s; widened to {stop / NS_PER_S:g} s."
+            f"neo: segment {number} stops at {stretch.stop_ns / NS_PER_S:g} s, its last spike is at {last / NS_PER_S:g} s; "
+            f"widened to {stop / NS_PER_S:g} s."
         )
         stretch.stop_ns = stop
 
@@ -141,7 +142,9 @@ def read_blocks(
     filled = [segment for segment in segments if len(segment.spiketrains)]
     if not filled:
         n_signals = sum(len(segment.analogsignals) for segment in segments)
-        raise ReadError(f"no spike trains found in {what}: it holds {n_signals} signals and no spike train.")
+        raise NoSpikeTrainsError(
+            f"no spike trains found in {what}: it holds {n_signals} signal{'s' * (n_signals != 1)} and no spike train."
+        )
     if len(filled) < len(segments):
         notes.append(f"neo: {len(segments) - len(filled)} of {len(segments)} segments hold no spike train and were left out.")
     keys = _train_keys(filled, what, notes)
@@ -173,7 +176,7 @@ def _train_keys(segments: Sequence[Any], what: str, notes: list[str]) -> list[li
     counts = {len(segment.spiketrains) for segment in segments}
     if len(counts) > 1:
         raise ReadError(
-            f"{what}: segments hold {min(counts)} to {max(counts)} spike trains without names; which is which neuron is unknown. Name the trains."
+            f"{what}: segments hold {min(counts)} to {max(counts)} spike trains without names; which neuron is which is unknown."
         )
     if len(segments) > 1:
         notes.append("neo: neurons are matched over segments by the position of their trains.")
@@ -248,7 +251,9 @@ def read_raw(raw: Any, *, signals: str, notes: list[str], make_source: Callable[
     channels = header["spike_channels"]
     if not len(channels):
         n_signals = len(header["signal_channels"])
-        raise ReadError(f"no spike trains found in {what}: it holds {n_signals} signals and no spike train.")
+        raise NoSpikeTrainsError(
+            f"no spike trains found in {what}: it holds {n_signals} signal{'s' * (n_signals != 1)} and no spike train."
+        )
     about = [dict(found) for found in raw.raw_annotations["blocks"][0]["segments"][0]["spikes"]]
     ids = [str(i) for i in channels["id"]]
     if len(set(ids)) < len(ids) or not all(ids):
@@ -280,8 +285,9 @@ def _raw_stretch(raw: Any, block: int, segment: int) -> Stretch:
         stamps, durations, labels = raw.get_event_timestamps(block_index=block, seg_index=segment, event_channel_index=index)
         if not len(stamps):
             continue
+        name = str(name).replace("\0", "")
         at = s_to_ns(raw.rescale_event_timestamp(stamps, "float64", index))
-        stretch.events |= split_by_label(str(name), at, labels)
+        stretch.events |= split_by_label(name, at, labels)
         if durations is not None and kind == b"epoch":
             stretch.events[f"{name}.stop"] = at + s_to_ns(raw.rescale_epoch_duration(durations, "float64", index))
     for stream in range(len(raw.header["signal_streams"])):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fitspike import __version__
-from fitspike.errors import FitspikeError, ReadError, did_you_mean
+from fitspike.errors import FitspikeError, NoSpikeTrainsError, ReadError, did_you_mean
 from fitspike.recording.neo_content import read_blocks, read_raw
 from fitspike.recording.neo_restore import COLUMN, MARK, TRIAL_COLUMN, TRIAL_TIMES, is_ours, restore
 from fitspike.recording.reading import contradiction, is_text, source_of
@@ -94,13 +94,18 @@ class NeoReader:
             )
         candidates = [_by_name(io)] if io is not None else _candidates(path)
         attempts: list[str] = []
+        without_trains: NoSpikeTrainsError | None = None
         for candidate in candidates:
             try:
                 return _read_with(candidate, path, dict(io_options or {}), signals)
+            except NoSpikeTrainsError as error:
+                without_trains = error
             except FitspikeError as error:
                 attempts.append(f"{candidate.__name__}: {error}")
             except Exception as error:  # noqa: BLE001 - Neo's readers raise whatever a damaged file makes them raise; each is reported
                 attempts.append(f"{candidate.__name__}: {type(error).__name__}: {error}")
+        if without_trains is not None:
+            raise without_trains
         hint = contradiction(path)
         listed = "; ".join(attempts) or f"Neo has no reader for {path.suffix!r}"
         raise ReadError(f"{path} is not readable through Neo. {hint + ' ' if hint else ''}{listed}".rstrip(".") + ".")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fitspike.errors import ReadError
+from fitspike.errors import NoSpikeTrainsError, ReadError
 from fitspike.recording.reading import source_of
 from fitspike.recording.recording import Recording
 from fitspike.recording.tables import NeuronTable
@@ -65,7 +65,7 @@ class PhyReader:
                 f"{folder}: spike_times.npy has {times.size} entries and {clusters_path.name} {clusters.size}; expected equally many."
             )
         if not times.size:
-            raise ReadError(f"no spike trains found in {folder}: spike_times.npy is empty.")
+            raise NoSpikeTrainsError(f"no spike trains found in {folder}: spike_times.npy is empty.")
         ids = np.unique(clusters)
         columns = _cluster_columns(folder, ids, notes)
         if "n_spikes" in columns and (stated := np.nansum(columns["n_spikes"])) != times.size:

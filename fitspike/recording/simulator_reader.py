@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fitspike.errors import ReadError
+from fitspike.errors import NoSpikeTrainsError, ReadError
 from fitspike.recording.reading import is_text, require, signature_of, source_of
 from fitspike.recording.recording import Recording
 from fitspike.recording.tables import NeuronTable
@@ -67,7 +67,7 @@ class SonataReader:
                 ids.append(np.char.add(prefix, known.astype(str)))
                 populations += [population] * len(known)
         if not sum(map(len, times)):
-            raise ReadError(f"no spike trains found in {path}: its timestamps are empty.")
+            raise NoSpikeTrainsError(f"no spike trains found in {path}: its timestamps are empty.")
         return Recording.from_arrays(
             np.concatenate(times),
             np.concatenate(owner),
@@ -151,7 +151,7 @@ class NestReader:
         if short := [i for i, fields in enumerate(lines) if len(fields) < 2]:
             raise ReadError(f"{path}: entry {short[0] + 1} has {len(lines[short[0]])} field; expected a node id and a time.")
         if not lines:
-            raise ReadError(f"no spike trains found in {path}: it holds no spike.")
+            raise NoSpikeTrainsError(f"no spike trains found in {path}: it holds no spike.")
         try:
             nodes = np.array([int(fields[0]) for fields in lines])
             times = np.array([float(fields[1]) for fields in lines])
@@ -160,7 +160,8 @@ class NestReader:
         if unit is None and sampling_rate_hz is None:
             if all(fields[1].isdigit() for fields in lines):
                 raise ReadError(
-                    f"{path}: the times are whole numbers, either ms or simulation steps. Give unit='ms', or sampling_rate_hz=10000 for steps of 0.1 ms."
+                    f"{path}: the times are whole numbers, either ms or simulation steps. Give unit='ms', or "
+                    "sampling_rate_hz=10000 for steps of 0.1 ms."
                 )
             notes.append("nest: times taken as ms, as NEST writes them. Give unit= to say otherwise.")
         if ids is None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fitspike.errors import ReadError
+from fitspike.errors import NoSpikeTrainsError, ReadError
 from fitspike.recording.recording import Recording
+from fitspike.recording.table_options import TableOptions
 from fitspike.recording.tables import NeuronTable, RecordingSource, Signal, TrialTable
 from fitspike.recording.text_tables import id_range, unit_in_name
 from fitspike.recording.times import times_to_ns
 from fitspike.units import NS_PER_MS, NS_PER_S, s_to_ns
-
-if TYPE_CHECKING:
-    from fitspike.recording.table_reader import TableOptions
 
 AXES = ("trial", "repeat", "condition", "time", "neuron")
 _END_GRID_NS = 10 * NS_PER_MS
@@ -44,7 +42,7 @@ def build(layout: Layout, settings: TableOptions, notes: list[str], source: Call
     unit = _unit(layout, settings, times, notes)
     times_ns = times_to_ns(times, unit=unit or "s", sampling_rate_hz=settings.sampling_rate_hz)
     if not times_ns.size:
-        raise ReadError(f"no spike trains found in {layout.path}: it holds no spike. There is: {layout.described}")
+        raise NoSpikeTrainsError(f"no spike trains found in {layout.path}: it holds no spike. There is: {layout.described}")
     neurons = NeuronTable.make(ids, labels=labels, columns=_neuron_columns(layout, settings, len(ids)))
     trials = None
     if settings.trials is not None or settings.conditions is not None:
@@ -53,7 +51,7 @@ def build(layout: Layout, settings: TableOptions, notes: list[str], source: Call
         trials = _frames(settings, times_ns)
     elif (n_negative := int((times_ns < 0).sum())) and settings.start_s is None:
         notes.append(
-            f"table: {n_negative} spikes at negative times, the first at {times_ns.min() / NS_PER_S:g} s, are kept and the recording starts "
+            f"table: {n_negative} spikes at negative times, the first at {times_ns.min() / NS_PER_S:g} s, are kept; the recording starts "
             "there. Give start_s=0 to start at 0."
         )
     if trials is None and settings.stop_s is not None and (n_late := int((times_ns >= s_to_ns(settings.stop_s)).sum())):
@@ -103,7 +101,7 @@ def _spikes(layout: Layout, settings: TableOptions, notes: list[str]) -> tuple[n
     given = np.ravel(_array(layout, settings.neurons))
     if given.size != times.size:
         raise ReadError(
-            f"{layout.path}: {settings.times!r} has {times.size} entries and {settings.neurons!r} {given.size}; expected one neuron per spike. "
+            f"{layout.path}: {settings.times!r} has {times.size} entries and {settings.neurons!r} {given.size}; expected one per spike. "
             "If it holds the number of spikes of each neuron, say spikes_per_neuron= instead of neurons=."
         )
     if given.dtype.kind == "f":
@@ -147,7 +145,8 @@ def _cut(layout: Layout, settings: TableOptions, entry: Any) -> list[np.ndarray]
     flat, counts = np.ravel(entry), np.ravel(_array(layout, settings.spikes_per_neuron)).astype(np.int64)
     if (counts < 0).any() or counts.sum() != flat.size:
         raise ReadError(
-            f"{layout.path}: {settings.spikes_per_neuron!r} sums to {counts.sum()}, {settings.times!r} has {flat.size} entries; expected the same."
+            f"{layout.path}: {settings.spikes_per_neuron!r} sums to {counts.sum()}, and {settings.times!r} has {flat.size} entries; "
+            "expected the same."
         )
     return np.split(flat, np.cumsum(counts)[:-1])
 
@@ -182,7 +181,7 @@ def _trials(layout: Layout, settings: TableOptions, times_ns: np.ndarray, notes:
     if settings.n_trials is not None:
         if settings.conditions is not None or len(keys) > settings.n_trials or not all(isinstance(n, float | int) for _, n in keys):
             raise ReadError(
-                f"{layout.path}: n_trials={settings.n_trials}, but {len(keys)} trials with spikes; give at least as many, and no conditions."
+                f"{layout.path}: n_trials={settings.n_trials}, but {len(keys)} trials have spikes; give as many, and no conditions."
             )
         keys = [("", keys[0][1] + k) for k in range(settings.n_trials)]
     elif (missing := _gaps([n for _, n in keys])) and settings.conditions is None:
@@ -199,7 +198,8 @@ def _trials(layout: Layout, settings: TableOptions, times_ns: np.ndarray, notes:
         duration = int(s_to_ns(settings.trial_duration_s))
     if ((times_ns < 0) | (times_ns >= duration)).any():
         raise ReadError(
-            f"{layout.path}: spikes from {times_ns.min() / NS_PER_S:g} to {times_ns.max() / NS_PER_S:g} s do not fit trials of {duration / NS_PER_S:g} s. "
+            f"{layout.path}: spikes from {times_ns.min() / NS_PER_S:g} to {times_ns.max() / NS_PER_S:g} s do not fit trials of "
+            f"{duration / NS_PER_S:g} s. "
             "Give a longer trial_duration_s, or frame_s if the times do not start anew with each trial."
         )
     starts = np.arange(len(keys)) * (duration + NS_PER_S)
@@ -260,8 +260,8 @@ def _binned(layout: Layout, settings: TableOptions, source: Callable[[], Recordi
         or len(set(axes)) != len(axes)
     ):
         raise ReadError(
-            f"{layout.path}: counts {settings.counts!r} have shape {counts.shape}; axes={settings.axes!r}, dt_ms={settings.dt_ms}. Give dt_ms and a "
-            f"name for each axis, of {', '.join(AXES)}, such as axes='time,neuron', dt_ms=10."
+            f"{layout.path}: counts {settings.counts!r} have shape {counts.shape}; axes={settings.axes!r}, dt_ms={settings.dt_ms}. Give dt_ms and "
+            f"a name for each axis, of {', '.join(AXES)}, such as axes='time,neuron', dt_ms=10."
         )
     outer = [axis for axis in ("condition", "trial", "repeat") if axis in axes]
     ordered = np.transpose(counts, [axes.index(axis) for axis in (*outer, "time", "neuron")])
@@ -280,5 +280,5 @@ def _binned(layout: Layout, settings: TableOptions, source: Callable[[], Recordi
         source=source(),
     )
     if not recording.n_spikes:
-        raise ReadError(f"no spike trains found in {layout.path}: the counts are all 0.")
+        raise NoSpikeTrainsError(f"no spike trains found in {layout.path}: the counts are all 0.")
     return recording

@@ -5,64 +5,20 @@ Nothing is guessed that could change a result: the columns and the time unit mus
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+import re
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fitspike.errors import ReadError, did_you_mean
+from fitspike.errors import NoSpikeTrainsError, ReadError, did_you_mean
 from fitspike.recording import array_tree, text_tables
-from fitspike.recording.reading import is_text, signature_of, source_of
+from fitspike.recording.reading import contradiction, is_text, signature_of, source_of
 from fitspike.recording.recording import Recording
 from fitspike.recording.table_layouts import Layout, build
-
-LAYOUTS = ("columns", "train-per-line", "neuron-per-file")
-
-
-@dataclass(frozen=True)
-class TableOptions:
-    """What a table's entries mean. Names are column names, or paths into an array file such as "data[6]/spikes" or "spks[:,1]".
-
-    times : spike times: one column, a list of arrays (one neuron each), or flat times cut by `spikes_per_neuron`.
-    neurons : the neuron of each spike.
-    trials : the trial of each spike; times then count from the trial's start, unless `frame_s` is given.
-    conditions : the condition of each spike's trial.
-    counts : binned counts, with `axes` such as "time,neuron" (of trial, repeat, condition, time, neuron) and `dt_ms`.
-    unit or sampling_rate_hz : of the times ("s", "ms", "us", "ns", "min"; or sampling points).
-    ids : all neurons, also silent ones: "1..100", or a list.
-    trial_duration_s : length of every trial. Default: the latest spike of all trials, rounded up to 10 ms.
-    n_trials : to list trials without any spike; trials are then numbered from the first number that occurs.
-    frame_s : cut the one time axis into frames of this length, each a trial.
-    neuron_columns, signals, events : name -> path. Signals need `signal_rate_hz`; events have the unit of the times.
-    layout : "columns", "train-per-line" or "neuron-per-file". separator, encoding, empty_lines: of text files.
-    """
-
-    times: str | None = None
-    neurons: str | None = None
-    spikes_per_neuron: str | None = None
-    trials: str | None = None
-    conditions: str | None = None
-    counts: str | None = None
-    axes: str | None = None
-    dt_ms: float | None = None
-    unit: str | None = None
-    sampling_rate_hz: float | None = None
-    ids: str | Sequence[object] | None = None
-    start_s: float | None = None
-    stop_s: float | None = None
-    trial_duration_s: float | None = None
-    n_trials: int | None = None
-    frame_s: float | None = None
-    neuron_columns: Mapping[str, str] = field(default_factory=dict)
-    signals: Mapping[str, str] = field(default_factory=dict)
-    signal_rate_hz: float | None = None
-    events: Mapping[str, str] = field(default_factory=dict)
-    layout: str | None = None
-    separator: str | None = None
-    encoding: str = "utf-8-sig"
-    empty_lines: str = "skip"
+from fitspike.recording.table_options import LAYOUTS, TableOptions
 
 
 class TableReader:
@@ -76,12 +32,15 @@ class TableReader:
         """Return True for text, for array files by content, and for folders of text files."""
         if path.is_dir():
             return any(is_text(p) for p in _files_of(path)) or "the folder holds no text files"
+        if reason := contradiction(path):
+            return reason
         found = signature_of(path)
         label = found.label if found else ""
-        if label.startswith(("a gzip",)):
+        if label.startswith("a gzip"):
             return "gzip-compressed (R data?): save it as .csv or .npz first"
-        known = ("an HDF5", "a MATLAB", "a zip", "a numpy")
-        if label.startswith(known) or path.suffix.lower() == ".mat" or is_text(path):
+        if label == "an HDF5 file" and path.suffix.lower() not in (".h5", ".hdf5", ".mat"):
+            return "an HDF5 file of another format; say format='table' to read it as a table"
+        if label.startswith(("an HDF5", "a MATLAB", "a zip", "a numpy")) or path.suffix.lower() == ".mat" or is_text(path):
             return True
         return f"the content is {label or 'neither text nor an array file'}"
 
@@ -122,15 +81,27 @@ def _from_arrays(path: Path, settings: TableOptions) -> Layout:
     if settings.times is None and settings.counts is None:
         raise ReadError(
             f"{path} holds {array_tree.describe(tree)} Say which entries are times and neurons, and the time unit, such as "
-            f"load(path, times='spikes[:,1]', neurons='spikes[:,0]', unit='s'), or counts='spikes', axes='time,neuron', dt_ms=10."
+            f"load(path, {_example(tree)}, unit='s'), or counts='spikes', axes='time,neuron', dt_ms=10."
         )
     return Layout(path, lambda name: array_tree.resolve(tree, name, file=path), array_tree.describe(tree))
+
+
+def _example(tree: array_tree.Tree) -> str:
+    """Return arguments for two entries of equal length, or for two columns of the first entry."""
+    shapes = {name: leaf.shape for name, leaf in array_tree.leaves(tree) if hasattr(leaf, "shape")}
+    flat = [name for name, shape in shapes.items() if sum(n > 1 for n in shape) == 1]
+    for i, times in enumerate(flat):
+        for neurons in flat[i + 1 :]:
+            if shapes[times] == shapes[neurons]:
+                return f"times={times!r}, neurons={neurons!r}"
+    name = next((name for name, shape in shapes.items() if len(shape) == 2 and min(shape) > 1), "spikes")
+    return f"times='{name}[:,1]', neurons='{name}[:,0]'"
 
 
 def _from_text(path: Path, settings: TableOptions, notes: list[str]) -> Layout:
     lines = text_tables.read_lines(path, encoding=settings.encoding, separator=settings.separator)
     if not lines.filled:
-        raise ReadError(f"no spike trains found in {path}: it holds no line that is not blank or a comment.")
+        raise NoSpikeTrainsError(f"no spike trains found in {path}: it holds no line that is not blank or a comment.")
     columns = text_tables.as_columns(lines)
     if settings.layout == "train-per-line" or (isinstance(columns, str) and settings.layout is None):
         return _train_per_line(lines, settings, notes, reason=columns if isinstance(columns, str) else "")
@@ -143,7 +114,7 @@ def _from_text(path: Path, settings: TableOptions, notes: list[str]) -> Layout:
     if settings.times is None and len(columns) == 1:
         name, values = next(iter(columns.items()))
         if values.dtype.kind != "f":
-            raise ReadError(f"no spike trains found in {path}: {described}")
+            raise NoSpikeTrainsError(f"no spike trains found in {path}: {described}")
         notes.append(f"table: {path.name} holds one column; read as the spike times of one neuron.")
         return Layout(path, lambda _: values, described, trains=[values], unit=text_tables.unit_in_name(name))
     if settings.times is None:
@@ -167,7 +138,7 @@ def _train_per_line(lines: text_tables.TextLines, settings: TableOptions, notes:
     except ReadError as error:
         raise ReadError(f"{error} It is no table either: {reason}." if reason else str(error)) from error
     if not any(train.size for train in trains):
-        raise ReadError(f"no spike trains found in {lines.path}: no line holds a number.")
+        raise NoSpikeTrainsError(f"no spike trains found in {lines.path}: no line holds a number.")
     if settings.layout is None:
         notes.append(f"table: the lines differ in length; read as one spike train per line, {len(trains)} neurons.")
     if n_blank:
@@ -193,15 +164,13 @@ def _neuron_per_file(files: list[Path], settings: TableOptions, notes: list[str]
         if not values:
             notes.append(f"table: {file.name} is empty; kept as a neuron without spikes.")
     if not any(train.size for train in trains):
-        raise ReadError(f"no spike trains found in {len(files)} files of {files[0].parent}.")
+        raise NoSpikeTrainsError(f"no spike trains found in {len(files)} files of {files[0].parent}.")
     ids = _differing_parts([file.stem for file in files])
     described = f"{len(files)} files of {sum(map(len, trains))} numbers in all."
     return Layout(files[0].parent, None, described, trains=trains, train_ids=ids, train_labels=[file.stem for file in files])
 
 
 def _number_parts(name: str) -> list[str]:
-    import re
-
     return re.split(r"(\d+)", name)
 
 

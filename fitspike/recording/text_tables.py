@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fitspike.errors import ReadError
+from fitspike.errors import NoSpikeTrainsError, ReadError
 
 COMMENT_MARKS = ("#", "%")
 _NUMBER_WITH_UNIT = re.compile(r"^([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*(s|ms|us|ns)$")
@@ -150,7 +150,9 @@ def as_trains(lines: TextLines, *, empty_lines: str = "skip") -> tuple[list[np.n
             for field in (field for field in fields if field):
                 match = _NUMBER_WITH_UNIT.match(field)
                 if match is None:
-                    raise ReadError(f"no spike trains found in {lines.path}: {field[:40]!r} in line {number} is no number.") from None
+                    raise NoSpikeTrainsError(
+                        f"no spike trains found in {lines.path}: {field[:40]!r} in line {number} is no number."
+                    ) from None
                 values.append(float(match[1]))
                 units.add(match[2])
             trains.append(np.array(values))

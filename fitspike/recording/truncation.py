@@ -39,7 +39,7 @@ def _nex(path: Path) -> str:
             if len(entry) < _NEX_VARIABLE:
                 return f"{path.name} is truncated: its table of variables is cut off."
             kind, _, name, offset, count = struct.unpack_from("<ii64sii", entry)
-            n_points, n_markers, marker_length = struct.unpack_from("<iii", entry, 136)
+            n_points, n_markers, marker_length = struct.unpack_from("<iii", entry, 128)
             n_bytes = {
                 0: 4 * count,
                 1: 4 * count,
