@@ -15,13 +15,20 @@ from fitspike.plotting.figures import available, selection_rows, significant
 from fitspike.plotting.run_files import RunFiles
 
 SCORES = {
-    "bits_per_spike": ("bits per spike", "log-likelihood gained over a model that knows each neuron's mean training rate"),
+    "bits_per_spike": (
+        "bits per spike",
+        "log-likelihood gained over a model that knows each neuron's mean training rate, all spikes pooled",
+    ),
+    "pseudo_r2": ("pseudo-R2", "share of the way from the mean-rate model to a perfect one, mean over neurons"),
+    "co_smoothing": ("co-smoothing", "bits per spike of neurons predicted while their own spikes are hidden"),
+    "psth_correlation": ("PSTH correlation", "predicted and recorded mean response, median over neurons"),
+    "psth_correlation_ceiling": ("PSTH ceiling", "what a perfect model would reach with these repeats, median over neurons"),
+    "time_rescaling_inside_band": ("time rescaling", "share of neurons inside the 95 % band"),
     "log_likelihood": ("log-likelihood", "nats, all held-out bins and neurons"),
-    "pseudo_r2": ("pseudo-R2", "share of the way from the mean-rate model to a perfect one"),
-    "co_smoothing": ("co-smoothing", "bits per spike of neurons predicted from the others alone"),
-    "psth_correlation": ("PSTH correlation", "median over neurons of predicted and recorded mean response"),
-    "psth_ceiling": ("PSTH ceiling", "what a perfect model would reach with these repeats, median over neurons"),
-    "rescaling_inside": ("time rescaling", "share of neurons inside the 95 % band"),
+    "bits_per_spike_median": ("bits per spike, median", "over neurons"),
+    "pseudo_r2_median": ("pseudo-R2, median", "over neurons"),
+    "pseudo_r2_pooled": ("pseudo-R2, pooled", "all neurons' deviances summed first"),
+    "time_rescaling_ks_median": ("time rescaling, KS distance", "median over neurons"),
 }
 """Names in score.json that get a plain title; others are shown by their name."""
 
@@ -238,7 +245,7 @@ def _neurons(run: RunFiles) -> list[dict[str, Any]]:
             "id": str(name),
             "n_spikes": _entry(found.get("n_spikes"), i),
             "bits_per_spike": _entry(found.get("bits_per_spike"), i),
-            "error": _entry(found.get("bits_per_spike_error"), i),
+            "error": _entry(found.get("bits_per_spike_se"), i),
             "rate_hz": _entry(recorded.get("rate_hz"), i),
             "simulated_hz": _entry(simulated.get("rate_hz"), i),
         }
