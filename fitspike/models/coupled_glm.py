@@ -72,7 +72,9 @@ class CoupledGLM:
         tolerance times its number of spikes, nats
     precision : "float64", "float32" or "auto" (float32 from 2e8 bin-target pairs for passes over the data; sums are always float64)
     standard_errors : True, False or "auto" (as far as their estimated cost allows)
-    stabilise : what a fit does about spike filters that run away in free simulation: "refit" them with stronger ridges, or "warn"
+    stabilise : what a fit does about spike filters that run away in free simulation (see `stability`). "refit": the neurons that ran away
+        are fitted again with ridges on history, coupling and population ten times as strong (at least 10), until free runs are stable; the
+        report says so. "warn": the report says so. "off": no simulation
     """
 
     name: ClassVar[str] = "coupled-glm"
@@ -137,7 +139,7 @@ class CoupledGLM:
             "penalty": ("l2", "l1", "group-l1"),
             "solver": ("auto", "newton", "lbfgs", "proximal"),
             "precision": ("auto", "float32", "float64"),
-            "stabilise": ("refit", "warn"),
+            "stabilise": ("refit", "warn", "off"),
         }
         for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
@@ -234,3 +236,14 @@ class CoupledGLM:
         from fitspike.models.glm_drive import rollout
 
         return rollout(self, params, context, uniforms, observed, observed_mask, carry)
+
+    def stability(self, params: ParamArrays, *, rates_hz: np.ndarray | None = None, seed: int = 0) -> Mapping[str, Any]:
+        """Return {"is_stable", "message", ...}: whether free activity under these filters runs away.
+
+        Judged by free runs of 10 s without covariates (up to 100 of them, fewer for large networks): a neuron that passes 200 Hz over a
+        second, and five times its recorded rate if `rates_hz` (n_neurons,) is given, has run away. "linear_gain" above 1 beside it says
+        that small changes grow on average. `runaway` (n_neurons,) bool says which neurons.
+        """
+        from fitspike.models.stability import stability
+
+        return stability(self, params, rates_hz=rates_hz, seed=seed)

@@ -19,7 +19,7 @@ _SAMPLED_BINS = 200_000  # mean and deviation of signals are taken from at most 
 
 def fixed_numbers(layout: Layout, binned: BinnedSpikes) -> dict[str, np.ndarray]:
     """Return the parameters that are set from the training data: scales of signals and population count, ranges of time, conditions."""
-    fixed = {}
+    fixed = {"dt_ms": np.array([layout.dt_ms])}
     needed = layout.fixed_names
     if "signal_scale" in needed:
         channels = np.concatenate([binned.signals[name] for name in layout.signal_names], axis=1)

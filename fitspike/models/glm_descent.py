@@ -1,4 +1,4 @@
-"""Minimisation of one smooth convex objective per target neuron, all targets in the same passes over the data.
+"""Minimisation of one convex objective per target neuron, all targets in the same passes over the data.
 
 Every pass evaluates one trial point of each target that is still open. A target whose trial is good moves there and gets a new
 direction, one whose trial is not tries a shorter step in the next pass, one that has converged drops out. No pass is spent on a line
@@ -33,8 +33,8 @@ class Direction(Protocol):
         """Return objective and gradient of the targets numbered `at`."""
         ...
 
-    def direction(self, state: State, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return directions of descent (len(at), n_weights) and the decrease g' M^-1 g / 2 that a quadratic model still expects."""
+    def direction(self, state: State, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return directions (len(at), n_weights), the objective's slope along each, and the decrease that a quadratic model expects."""
         ...
 
 
@@ -49,8 +49,8 @@ class QuasiNewton:
         objective, gradient = self.problem.evaluate(rows, self.targets[at])
         return objective, gradient * self.metric.free[at]
 
-    def direction(self, state: State, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return directions and expected decreases; see `Direction`."""
+    def direction(self, state: State, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return directions, slopes and expected decreases; see `Direction`."""
         gradient = state["gradient"][at]
         steps, changes, n_pairs = state["pair_step"][:, at], state["pair_change"][:, at], state["n_pairs"][at]
         n_kept = len(steps)
@@ -76,7 +76,8 @@ class QuasiNewton:
             s, y, rho = steps[place, lane], changes[place, lane], curvature[place, lane]
             b = np.where(exists, np.einsum("np,np->n", y, vector) / np.where(exists, rho, 1.0), 0.0)
             vector += np.where(exists, alpha[back] - b, 0.0)[:, None] * s
-        return -vector, 0.5 * np.einsum("np,np->n", gradient, vector)
+        decrease = np.einsum("np,np->n", gradient, vector)
+        return -vector, -decrease, 0.5 * decrease
 
 
 class Newton:
@@ -99,10 +100,11 @@ class Newton:
                 self._solved[int(number)] = newton_step(hessian[i], gradient[first + i], self.free[number])
         return objective, gradient
 
-    def direction(self, state: State, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return directions and expected decreases; see `Direction`."""
+    def direction(self, state: State, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return directions, slopes and expected decreases; see `Direction`."""
         step = np.stack([self._solved[int(number)] for number in at])
-        return -step, 0.5 * np.einsum("np,np->n", state["gradient"][at], step)
+        decrease = np.einsum("np,np->n", state["gradient"][at], step)
+        return -step, -decrease, 0.5 * decrease
 
 
 def newton_step(hessian: np.ndarray, gradient: np.ndarray, free: np.ndarray) -> np.ndarray:
@@ -163,9 +165,8 @@ def descend(method: Direction, state: State, tolerance: np.ndarray, dtype: str, 
             if n_kept:
                 _add_pairs(state, good, trial[is_good] - state["rows"][good], gradient[is_good] - state["gradient"][good], before[is_good])
             state["rows"][good], state["objective"][good], state["gradient"][good] = trial[is_good], objective[is_good], gradient[is_good]
-            direction, decrement = method.direction(state, good)
-            state["direction"][good], state["decrement"][good] = direction, decrement
-            state["slope"][good] = np.einsum("np,np->n", direction, gradient[is_good])
+            direction, slope, decrement = method.direction(state, good)
+            state["direction"][good], state["slope"][good], state["decrement"][good] = direction, slope, decrement
             state["step"][good] = 1.0
             state["is_open"][good] = decrement > tolerance[good]
         bad = at[~is_good]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +9,10 @@ import torch
 
 from fitspike.errors import InvalidInputError
 from fitspike.kernels.coupled_drive import DriveFilters, coupled_drive, coupled_drive_adjoint
-from fitspike.models.base import DataInfo, Rollout
+from fitspike.models.base import Rollout
 from fitspike.models.bases import LagBasis
 from fitspike.models.glm_covariates import chunk_covariates
-from fitspike.models.glm_layout import Layout, make_layout
+from fitspike.models.glm_layout import Layout, layout_from_shapes
 from fitspike.neurons.emissions import get_emission
 from fitspike.recording.chunk import SpikeChunk
 from fitspike.types import Carry, Params
@@ -44,28 +42,11 @@ def layout_of(model: CoupledGLM, params: Params, chunk: SpikeChunk) -> Layout:
             f"the model was fitted to signals with {expected} channels; these data offer {dict(channels) or 'none'}"
             f"{' and lack ' + ', '.join(missing) if missing else ''}. Attach the same signals."
         )
-    sizes = tuple((name, tuple(int(n) for n in value.shape)) for name, value in params.items())
-    return _layout(model, sizes, channels, chunk.dt_ms)
-
-
-@lru_cache(maxsize=32)
-def _layout(model: CoupledGLM, sizes: tuple, channels: tuple, dt_ms: float) -> Layout:
-    shape = dict(sizes)
-    bumps = shape.get("condition_time", shape.get("trial_time", (model.n_time_bumps,)))[-1]
-    n_conditions = shape["condition_time"][1] if "condition_time" in shape else 0
-    data = DataInfo(shape["bias"][0], 1, dt_ms, np.ones(1, dtype=np.int64), signals=dict(channels), n_conditions=n_conditions)
-    changes = {
-        "condition_time": "condition_time" in shape,
-        "trial_time": "trial_time" in shape,
-        "n_time_bumps": bumps,
-        "drift_bumps": shape["drift"][1] if "drift" in shape else 0,
-        "dale": False,
-    }
-    for term in ("history", "coupling", "population"):
-        changes[f"n_{term}"] = shape[term][-1] if term in shape else 0
-    for ridge in ("ridge_signal", "ridge_time", "ridge_drift", "ridge_population", "ridge_history", "ridge_coupling", "sparsity_coupling"):
-        changes[ridge] = 0.0
-    return make_layout(replace(model.resolved(data), **changes), data)
+    dt_ms = float(params["dt_ms"][0]) if "dt_ms" in params else chunk.dt_ms
+    if abs(dt_ms - chunk.dt_ms) > 1e-9:
+        raise InvalidInputError(f"the model was fitted to bins of {dt_ms:g} ms; these are {chunk.dt_ms:g} ms wide. Use bin({dt_ms:g}).")
+    shapes = {name: tuple(int(n) for n in value.shape) for name, value in params.items()}
+    return layout_from_shapes(model, shapes, dict(channels), chunk.dt_ms)
 
 
 def drive(model: CoupledGLM, params: Params, chunk: SpikeChunk, carry: Carry) -> tuple[torch.Tensor, np.ndarray, Carry]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fitspike.errors import InvalidInputError, Problems, did_you_mean
+from fitspike.models.base import DataInfo
 from fitspike.models.bases import LagBasis, lag_basis
 from fitspike.params import ParamSpec, sign
 from fitspike.types import ParamArrays
 
 if TYPE_CHECKING:
-    from fitspike.models.base import DataInfo
     from fitspike.models.coupled_glm import CoupledGLM
 
 _TRUCCOLO = "Truccolo et al. 2005, J. Neurophysiol. 93:1074, Eqs. 3-11"
@@ -209,6 +209,7 @@ class Layout:
                 **({"constraint": sign(self.signs.astype(int)[None, :, None])} if is_signed else {}),
             )
         fixed = {
+            "dt_ms": ((1,), "ms", self.dt_ms, "bin width that bias and filters belong to"),
             "signal_offset": ((self.n_signal_channels,), "1", 0.0, "mean of each signal channel, taken off before filtering"),
             "signal_scale": ((self.n_signal_channels,), "1", 1.0, "standard deviation of each signal channel, divided by before filtering"),
             "population_scale": ((1,), "1", 1.0, "standard deviation of the summed count of all neurons in a bin"),
@@ -231,7 +232,32 @@ class Layout:
             "condition_time": ("trial_range_s", "condition_code"),
             "drift": ("drift_range_s",),
         }
-        return tuple(dict.fromkeys(name for term in self.terms for name in needs.get(term, ())))
+        return ("dt_ms", *dict.fromkeys(name for term in self.terms for name in needs.get(term, ())))
+
+
+def layout_from_shapes(model: CoupledGLM, shapes: Mapping[str, tuple[int, ...]], channels: Mapping[str, int], dt_ms: float) -> Layout:
+    """Return the layout that fitted parameters of these shapes have; `channels` of each signal, by name."""
+    return _layout_from_shapes(model, tuple(shapes.items()), tuple(channels.items()), dt_ms)
+
+
+@lru_cache(maxsize=32)
+def _layout_from_shapes(model: CoupledGLM, shapes: tuple, channels: tuple, dt_ms: float) -> Layout:
+    shape = dict(shapes)
+    n_conditions = shape["condition_time"][1] if "condition_time" in shape else 0
+    data = DataInfo(shape["bias"][0], 1, dt_ms, np.ones(1, dtype=np.int64), signals=dict(channels), n_conditions=n_conditions)
+    changes = {
+        "condition_time": "condition_time" in shape,
+        "trial_time": "trial_time" in shape,
+        "n_time_bumps": shape.get("condition_time", shape.get("trial_time", (model.n_time_bumps,)))[-1],
+        "drift_bumps": shape["drift"][1] if "drift" in shape else 0,
+        "signals": tuple(name for name, _ in channels),
+        "dale": False,
+    }
+    for term in ("history", "coupling", "population"):
+        changes[f"n_{term}"] = shape[term][-1] if term in shape else 0
+    for ridge in ("ridge_signal", "ridge_time", "ridge_drift", "ridge_population", "ridge_history", "ridge_coupling", "sparsity_coupling"):
+        changes[ridge] = 0.0
+    return make_layout(replace(model.resolved(data), **changes), data)
 
 
 def condition_codes(names: Sequence[str]) -> np.ndarray:

@@ -39,48 +39,59 @@ class Metric:
         return result * self.free[at]
 
 
-def make_metric(problem: Problem, targets: np.ndarray) -> Metric:
-    """Return the metric for some targets; the Gram matrix is taken from as many bins as it needs, spread over the recording."""
-    layout, terms = problem.layout, problem.layout.terms
-    n, n_neurons, n_weights = len(targets), layout.n_neurons, layout.n_weights
+@dataclass(frozen=True, eq=False)
+class Gram:
+    """The mean outer product of all features (n_features, n_features), and where each target's weights are in it.
+
+    `place` (n_targets, n_weights): the feature of every weight. n_spikes (n_targets,), at least 1.
+    """
+
+    matrix: np.ndarray
+    place: np.ndarray
+    n_spikes: np.ndarray
+
+
+def make_gram(problem: Problem, targets: np.ndarray) -> Gram:
+    """Return the Gram matrix for some targets, from as many bins as it needs, spread over the recording."""
+    layout = problem.layout
     n_shared = 1 + layout.n_covariates
     n_history = layout.history.n_basis if layout.history is not None else 0
-    is_same = n_history and layout.coupling is not None and _same_basis(layout.history, layout.coupling)
-    n_coupling = n_neurons * layout.coupling.n_basis if layout.coupling is not None else 0
-    n_features = n_shared + n_coupling + (0 if is_same else n_neurons * n_history)
-    gram = _gram(problem, n_features, is_same)
-    n_spikes = np.maximum(problem.n_spikes[targets], 1.0)
-    free, ridge = layout.free[targets], problem.ridge[targets]
+    n_coupling = layout.n_neurons * layout.coupling.n_basis if layout.coupling is not None else 0
+    is_same = bool(n_history and n_coupling) and _same_basis(layout.history, layout.coupling)
+    matrix = _mean_outer_product(problem, n_shared + n_coupling + (0 if is_same else layout.n_neurons * n_history), is_same)
+    first_history = n_shared + (0 if is_same else n_coupling)
+    place = np.concatenate([np.arange(n_shared), np.zeros(n_history, np.int64), n_shared + np.arange(n_coupling)])
+    place = np.repeat(place[None].astype(np.int64), len(targets), axis=0)
+    place[:, n_shared : n_shared + n_history] = first_history + targets[:, None] * n_history + np.arange(n_history)
+    return Gram(matrix, place, np.maximum(problem.n_spikes[targets], 1.0))
 
-    def history_at(target: int) -> np.ndarray:
-        if is_same:
-            return n_shared + target * n_history + np.arange(n_history)
-        return n_shared + n_coupling + target * n_history + np.arange(n_history)
 
-    columns = terms["history"].columns if n_history else slice(0, 0)
+def make_metric(problem: Problem, targets: np.ndarray) -> Metric:
+    """Return the metric for some targets."""
+    gram = make_gram(problem, targets)
+    matrix, place, n_spikes = gram.matrix, gram.place, gram.n_spikes
+    n, n_weights = place.shape
+    free, ridge = problem.layout.free[targets], problem.ridge[targets]
+    history = problem.layout.terms.get("history")
+    columns = history.columns if history is not None else slice(0, 0)
     if n * n_weights**2 * 8 <= _INVERSE_BYTES:
         own = np.zeros((n, n_weights, n_weights))
-        for i, target in enumerate(targets):
-            place = np.concatenate([np.arange(n_shared), history_at(target) if n_history else [], n_shared + np.arange(n_coupling)])
-            place = place.astype(np.int64)
+        for i in range(n):
             keep = np.flatnonzero(free[i])
-            matrix = n_spikes[i] * gram[np.ix_(place[keep], place[keep])] + np.diag(ridge[i, keep])
-            own[i][np.ix_(keep, keep)] = _inverse(matrix)
+            at = place[i, keep]
+            own[i][np.ix_(keep, keep)] = _inverse(n_spikes[i] * matrix[np.ix_(at, at)] + np.diag(ridge[i, keep]))
         return Metric(own, None, None, columns, n_spikes, free)
-    keep = np.concatenate([np.arange(n_shared), n_shared + np.arange(n_coupling)])
-    in_row = np.concatenate([np.arange(n_shared), np.arange(n_weights - n_coupling, n_weights)])
+    keep = np.ones(n_weights, dtype=bool)
+    keep[columns] = False
+    at = place[0, keep]
     shared = np.zeros((n_weights, n_weights))
     typical = np.median(ridge / n_spikes[:, None], axis=0)
-    shared[np.ix_(in_row, in_row)] = _inverse(gram[np.ix_(keep, keep)] + np.diag(typical[in_row]))
-    history = None
-    if n_history:
-        history = np.stack(
-            [
-                _inverse(s * gram[np.ix_(history_at(t), history_at(t))] + np.diag(r[columns]))
-                for s, t, r in zip(n_spikes, targets, ridge, strict=True)
-            ]
-        )
-    return Metric(None, shared, history, columns, n_spikes, free)
+    shared[np.ix_(keep, keep)] = _inverse(matrix[np.ix_(at, at)] + np.diag(typical[keep]))
+    blocks = None
+    if history is not None:
+        parts = zip(n_spikes, place[:, columns], ridge[:, columns], strict=True)
+        blocks = np.stack([_inverse(spikes * matrix[np.ix_(at, at)] + np.diag(r)) for spikes, at, r in parts])
+    return Metric(None, shared, blocks, columns, n_spikes, free)
 
 
 def _same_basis(one, other) -> bool:
@@ -89,7 +100,7 @@ def _same_basis(one, other) -> bool:
     return one.values.shape == other.values.shape and np.array_equal(one.values, other.values)
 
 
-def _gram(problem: Problem, n_features: int, is_same: bool) -> np.ndarray:
+def _mean_outer_product(problem: Problem, n_features: int, is_same: bool) -> np.ndarray:
     """Return the mean outer product of all features, (n_features, n_features): shared ones, coupling, then history.
 
     Bins weigh by half their share of all spikes and half equally: where the population is active rates are higher, and the Hessian

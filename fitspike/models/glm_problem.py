@@ -180,19 +180,22 @@ class Problem:
         for span in self._ranges(n_spike + layout.n_weights, _FEATURE_VALUES):
             yield span, self.binned.scored[span.start : span.stop]
 
-    def newton_parts(self, rows: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return objective (n,), gradient (n, n_weights) and Hessian (n, n_weights, n_weights) of the targets, float64."""
+    def newton_parts(self, rows: np.ndarray, targets: np.ndarray, dtype: str | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return objective (n,), gradient (n, n_weights) and Hessian (n, n_weights, n_weights) of the targets, float64.
+
+        With dtype "float32" the products within stretches of bins are in single precision, which halves their time.
+        """
         n, n_weights = rows.shape
         objective, gradient, hessian = np.zeros(n), np.zeros((n, n_weights)), np.zeros((n, n_weights, n_weights))
         counts = self._dense_counts(targets)
         for span, scored in self.feature_spans():
-            parts = self.features(span, dtype="float64")
+            parts = self.features(span, dtype=dtype or "float64")
             count = counts(span)
             for i, target in enumerate(targets):
                 design = self.design(parts, int(target))
                 if not scored.all():
                     design = design[scored]
-                drive = design @ rows[i]
+                drive = design @ rows[i].astype(design.dtype)
                 expected, weight, cost = _expected(drive, self.emission)
                 y = count[scored, i]
                 objective[i] += cost.sum() - y @ drive

@@ -1,19 +1,23 @@
-"""The convex fit of a coupled GLM: which method, passes until every target neuron has converged, checkpoints, standard errors."""
+"""The convex fit of a coupled GLM: which method, passes until every target neuron has converged, stability, standard errors."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fitspike.models.base import SolverContext, SolverReport
 from fitspike.models.glm_covariates import fixed_numbers
-from fitspike.models.glm_descent import Newton, QuasiNewton, State, descend, start_state
+from fitspike.models.glm_descent import Direction, Newton, QuasiNewton, State, descend, start_state
+from fitspike.models.glm_errors import standard_errors
 from fitspike.models.glm_layout import Layout
 from fitspike.models.glm_metric import make_metric
 from fitspike.models.glm_problem import Problem
+from fitspike.models.glm_proximal import Proximal
+from fitspike.models.stability import check_rows
 from fitspike.types import ParamArrays
 
 if TYPE_CHECKING:
@@ -25,54 +29,160 @@ _SINGLE_FROM = 1_000_000  # bins times targets from which passes over the data r
 # Rough costs on one core, to choose between methods: seconds per multiply-add of a matrix product, per multiply-add at a spike, and per
 # expected count; passes that each method usually takes.
 _S_PRODUCT, _S_SPIKE, _S_EXPECTED = 5e-11, 2e-10, 4e-9
-_NEWTON_PASSES, _DESCENT_PASSES = 7, 20
+_NEWTON_PASSES, _DESCENT_PASSES = 7, 15
+_LARGEST_NEWTON = 2000
+_MAX_REFITS = 8
+_STRENGTHENED = ("history", "coupling", "population")
 
 
-def fit_rows(
-    layout: Layout, binned: BinnedSpikes, context: SolverContext
-) -> tuple[np.ndarray, Problem, str, str, list[Mapping[str, float]]]:
-    """Return the weights at the optimum (n_neurons, n_weights), the problem, status, message and history."""
-    fixed = fixed_numbers(layout, binned)
-    model = layout.model
-    probe = Problem(layout, fixed, binned, threads=context.threads, backend=context.backend)
-    method = choose_method(layout, probe) if model.solver == "auto" else model.solver
-    dtype = model.precision
-    if dtype == "auto":
-        dtype = "float32" if method != "newton" and binned.n_bins_total * layout.n_neurons >= _SINGLE_FROM else "float64"
-    problem = probe if dtype == "float64" else Problem(layout, fixed, binned, dtype=dtype, threads=context.threads, backend=context.backend)
-    rows = layout.pack(context.init) * layout.free
-    silent = problem.n_spikes == 0
-    targets = np.flatnonzero(~silent)
-    if method == "newton":
-        direction = Newton(problem, targets)
-    else:
-        direction = QuasiNewton(problem, targets, make_metric(problem, targets))
-    state = start_state(rows[targets], 0 if method == "newton" else _N_PAIRS)
-    if context.resume is not None:
-        state = {name: np.array(context.resume[name]) for name in state}
-    history: list[Mapping[str, float]] = []
-    stop: list[str] = []
+def solve(model: CoupledGLM, binned: BinnedSpikes, context: SolverContext) -> tuple[ParamArrays, SolverReport]:
+    """Return the parameters at the optimum and the report; see `CoupledGLM.solve`."""
+    layout = model.layout(binned.info())
+    fit = _Fit(layout, binned, context)
+    fit.run()
+    extras: dict[str, Any] = {"method": fit.method, "precision": fit.problem.dtype, **fit.stability}
+    if (fit.n_refits > 0).any():
+        extras["n_refits"] = fit.n_refits
+    if model.standard_errors is not False and not fit.stopped:
+        errors = standard_errors(fit.problem, fit.rows, model.standard_errors)
+        extras["standard_errors"] = errors.note
+        extras |= {f"standard_error_{name}": value for name, value in layout.unpack(errors.standard_error).items()}
+        if errors.coupling_covariance is not None:
+            extras["coupling_covariance"] = errors.coupling_covariance
+    params = {**layout.unpack(fit.rows), **fit.problem.fixed}
+    status, message = fit.verdict()
+    return params, SolverReport(status, message, len(fit.history), tuple(fit.history), extras)
 
-    def after_pass(step: int, metrics: Mapping[str, float], state: State) -> bool:
-        shown = {**metrics, "objective": metrics["objective"] + float(problem.log_factorials.sum())}
-        history.append({"step": step, **shown})
-        context.checkpoint(step, state)
+
+@dataclass(eq=False)
+class _Fit:
+    """One fit: passes until convergence, then free runs, then again with stronger ridges where those run away."""
+
+    layout: Layout
+    binned: BinnedSpikes
+    context: SolverContext
+    history: list[Mapping[str, float]] = field(default_factory=list)
+    stopped: str = ""
+    stability: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        model, options = self.layout.model, {"threads": self.context.threads, "backend": self.context.backend}
+        fixed = fixed_numbers(self.layout, self.binned)
+        problem = Problem(self.layout, fixed, self.binned, **options)
+        self.method = choose_method(self.layout, problem) if model.solver == "auto" else model.solver
+        dtype = model.precision
+        if dtype == "auto":
+            is_large = self.method != "newton" and self.binned.n_bins_total * self.layout.n_neurons >= _SINGLE_FROM
+            dtype = "float32" if is_large else "float64"
+        self.problem = problem if dtype == "float64" else Problem(self.layout, fixed, self.binned, dtype=dtype, **options)
+        self.ridge = self.problem.ridge.copy()
+        self.silent = self.problem.n_spikes == 0
+        self.rows = self.layout.pack(self.context.init) * self.layout.free
+        self.rows[self.silent] = 0.0
+        self.rows[self.silent, 0] = silent_bias(self.problem)
+        self.targets = np.flatnonzero(~self.silent)
+        self.n_refits = np.zeros(self.layout.n_neurons, dtype=np.int64)
+        self.state: State | None = None
+        self.n_left = 0
+
+    def run(self) -> None:
+        """Fit; `rows`, `stability`, `history` and `stopped` hold the result."""
+        if self.context.resume is not None:
+            self._restore(self.context.resume)
+        while True:
+            self._descend()
+            if self.stopped or self.layout.model.stabilise == "off":
+                return
+            rates_hz = self.problem.n_spikes / max(self.binned.n_scored_bins * self.binned.dt_ms * 1e-3, 1e-12)
+            self.stability = check_rows(self.layout, self.rows, self._population_scale(), rates_hz=rates_hz)
+            away = self.stability.pop("runaway")
+            if self.stability["is_stable"] or self.layout.model.stabilise == "warn" or self.n_refits.max() >= _MAX_REFITS:
+                return
+            self.n_refits[away] += 1
+            self.targets, self.state = np.flatnonzero(away & ~self.silent), None
+
+    def _population_scale(self) -> float:
+        return float(self.problem.fixed.get("population_scale", [1.0])[0])
+
+    def _descend(self) -> None:
+        """Run passes over the data for the current targets, from `state` if there is one."""
+        self.problem.ridge = strengthened(self.layout, self.ridge, self.n_refits)
+        direction = self._direction()
+        if self.state is None:
+            start = self.rows[self.targets]
+            self.state = start_state(direction.inside(start) if isinstance(direction, Proximal) else start, self._n_pairs())
+            self.state["n_passes"][0] = len(self.history)
+        tolerance = self.layout.model.tolerance * np.maximum(self.problem.n_spikes[self.targets], 1.0)
+        self.state = descend(direction, self.state, tolerance, self.problem.dtype, self._after_pass)
+        self.rows[self.targets] = self.state["rows"]
+        self.n_left += int(self.state["is_open"].sum())
+
+    def _n_pairs(self) -> int:
+        return _N_PAIRS if self.method == "lbfgs" else 0
+
+    def _direction(self) -> Direction:
+        if self.method == "newton":
+            return Newton(self.problem, self.targets)
+        if self.method == "proximal":
+            newton, descent = method_costs(self.layout, self.problem)
+            return Proximal(self.problem, self.targets, is_exact=newton <= descent and self.problem.dtype == "float64")
+        return QuasiNewton(self.problem, self.targets, make_metric(self.problem, self.targets))
+
+    def _after_pass(self, step: int, metrics: Mapping[str, float], state: State) -> bool:
+        """Log, store and decide whether to stop before convergence."""
+        shown = {**metrics, "objective": metrics["objective"] + float(self.problem.log_factorials[self.targets].sum())}
+        self.history.append({"step": step, **shown})
+        self.context.checkpoint(step, {**state, "all_rows": self.rows, "targets": self.targets, "n_refits": self.n_refits})
         try:
-            context.report(step, shown)
+            self.context.report(step, shown)
         except KeyboardInterrupt:
-            stop.append("INTERRUPTED")
-        if context.deadline_s is not None and time.monotonic() >= context.deadline_s:
-            stop.append("TIME_LIMIT")
-        if context.max_steps is not None and step >= context.max_steps:
-            stop.append("STEP_LIMIT")
-        return bool(stop)
+            self.stopped = "INTERRUPTED"
+        if self.context.deadline_s is not None and time.monotonic() >= self.context.deadline_s:
+            self.stopped = self.stopped or "TIME_LIMIT"
+        if self.context.max_steps is not None and step >= self.context.max_steps:
+            self.stopped = self.stopped or "STEP_LIMIT"
+        return bool(self.stopped) and bool(state["is_open"].any())
 
-    state = descend(direction, state, model.tolerance * np.maximum(problem.n_spikes[targets], 1.0), dtype, after_pass)
-    rows[targets] = state["rows"]
-    rows[silent] = 0.0
-    rows[silent, 0] = silent_bias(problem)
-    status, message = _verdict(state, stop, problem, silent)
-    return rows, problem, status, f"{message} Method: {method}, {dtype}, {int(state['n_passes'][0])} passes over the data.", history
+    def _restore(self, saved: Mapping[str, np.ndarray]) -> None:
+        arrays = {name: np.array(value) for name, value in saved.items()}
+        self.rows, self.targets, self.n_refits = arrays.pop("all_rows"), arrays.pop("targets"), arrays.pop("n_refits")
+        self.state = arrays
+        n_passes = int(arrays["n_passes"][0])
+        self.history = [{"step": float(step)} for step in range(1, n_passes + 1)]
+
+    def verdict(self) -> tuple[str, str]:
+        """Return the status and what it means, in words."""
+        assert self.state is not None
+        parts = [f"Method: {self.method}, {self.problem.dtype}, {int(self.state['n_passes'][0])} passes over the data."]
+        if self.silent.any():
+            which = ", ".join(str(i) for i in self.binned.neurons.ids[self.silent][:10])
+            parts.append(f"{int(self.silent.sum())} neurons without training spikes ({which}) got the rate of half a spike in all bins.")
+        if (self.n_refits > 0).any():
+            which = ", ".join(str(i) for i in self.binned.neurons.ids[self.n_refits > 0][:10])
+            parts.append(
+                f"The plain optimum ran away in free runs; {int((self.n_refits > 0).sum())} neurons ({which}) were fitted again with "
+                f"stronger ridges on their spike filters ({int(self.n_refits.max())} times)."
+            )
+        if self.stability:
+            parts.append(self.stability["message"])
+        stalled = self.state["is_stalled"]
+        if self.stopped:
+            return self.stopped, " ".join([f"{int(self.state['is_open'].sum())} target neurons had not converged.", *parts])
+        if stalled.any() and (self.state["decrement"][stalled] > 1e-3).any():
+            lead = f"{int(stalled.sum())} target neurons stopped where no step lowers the objective by more than rounding."
+            return "PLATEAU", " ".join([lead, *parts])
+        return "CONVERGED", " ".join(["Every target neuron has converged.", *parts])
+
+
+def strengthened(layout: Layout, ridge: np.ndarray, n_refits: np.ndarray) -> np.ndarray:
+    """Return the ridge with that on spike filters raised: max(ridge, 1) * 10 ** n_refits where a neuron was refitted."""
+    result = ridge.copy()
+    again = n_refits > 0
+    for name in _STRENGTHENED:
+        if name in layout.terms and again.any():
+            columns = layout.terms[name].columns
+            result[again, columns] = np.maximum(ridge[again, columns], 1.0) * 10.0 ** n_refits[again, None]
+    return result
 
 
 def silent_bias(problem: Problem) -> float:
@@ -81,42 +191,18 @@ def silent_bias(problem: Problem) -> float:
 
 
 def choose_method(layout: Layout, problem: Problem) -> str:
-    """Return "newton" or "lbfgs", whichever should take less time."""
+    """Return "newton" or "lbfgs", whichever should take less time, or "proximal" where there is a penalty or bound that is not smooth."""
     if layout.model.penalty != "l2" or layout.bounds() is not None:
         return "proximal"
     newton, descent = method_costs(layout, problem)
-    return "newton" if newton <= max(descent, 0.5) and layout.n_weights <= 2000 else "lbfgs"
+    return "newton" if newton <= max(descent, 0.5) and layout.n_weights <= _LARGEST_NEWTON else "lbfgs"
 
 
 def method_costs(layout: Layout, problem: Problem) -> tuple[float, float]:
     """Return the rough number of seconds that Newton's method and L-BFGS would take on one core."""
-    n_bins, n = problem.binned.n_bins_total, layout.n_neurons
-    newton = _NEWTON_PASSES * n * n_bins * layout.n_weights**2 * _S_PRODUCT
-    lags = layout.coupling.n_lags or layout.coupling.n_basis if layout.coupling is not None else 0
+    n_bins, n, n_weights = problem.binned.n_bins_total, layout.n_neurons, layout.n_weights
+    newton = _NEWTON_PASSES * n * n_bins * n_weights**2 * _S_PRODUCT
+    lags = (layout.coupling.n_lags or layout.coupling.n_basis) if layout.coupling is not None else 0
     one_pass = problem.binned.n_spikes * lags * n * 2 * _S_SPIKE + n_bins * n * (_S_EXPECTED + 2 * layout.n_covariates * _S_PRODUCT)
-    n_features = layout.n_weights
-    metric = min(n_bins, max(20 * n_features, 100_000)) * n_features**2 * _S_PRODUCT + n * n_features**3 * _S_PRODUCT
+    metric = min(n_bins, max(20 * n_weights, 100_000)) * n_weights**2 * _S_PRODUCT + n * n_weights**3 * _S_PRODUCT
     return newton, _DESCENT_PASSES * one_pass + metric
-
-
-def _verdict(state: State, stop: list[str], problem: Problem, silent: np.ndarray) -> tuple[str, str]:
-    """Return the status and a sentence on it."""
-    n_open, n_stalled = int(state["is_open"].sum()), int(state["is_stalled"].sum())
-    notes = ""
-    if silent.any():
-        which = ", ".join(str(i) for i in problem.binned.neurons.ids[silent][:10])
-        notes = f" {int(silent.sum())} neurons without training spikes ({which}) were given the rate of half a spike in all bins."
-    if n_open and stop:
-        return stop[0], f"{n_open} of {len(state['is_open'])} target neurons had not converged.{notes}"
-    if n_stalled and (state["decrement"][state["is_stalled"]] > 1e-3).any():
-        return "PLATEAU", f"{n_stalled} target neurons stopped where no step lowers the objective by more than rounding.{notes}"
-    return "CONVERGED", f"Every target neuron has converged.{notes}"
-
-
-def solve(model: CoupledGLM, binned: BinnedSpikes, context: SolverContext) -> tuple[ParamArrays, SolverReport]:
-    """Return the parameters at the optimum and the report; see `CoupledGLM.solve`."""
-    layout = model.layout(binned.info())
-    rows, problem, status, message, history = fit_rows(layout, binned, context)
-    extras: dict[str, Any] = {}
-    params = {**layout.unpack(rows), **problem.fixed}
-    return params, SolverReport(status, message, len(history), tuple(history), extras)

@@ -1,0 +1,91 @@
+"""Standard errors of a coupled GLM's weights from the observed information at the optimum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from fitspike.models.glm_metric import make_gram
+from fitspike.models.glm_problem import Problem
+
+_LIMIT_S = 60.0  # rough cost on one core up to which "auto" computes exact Hessians
+_S_PRODUCT = 3e-11  # seconds per multiply-add of a float32 matrix product
+_COVARIANCE_VALUES = 2e7
+_LEAST_INFORMATION = 1e-6  # of the largest; a weight with less is not determined by the data
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """standard_error (n_neurons, n_weights), inf where the data say nothing and NaN for weights that are not estimated.
+
+    coupling_covariance (post, pre, basis, basis) is each pair's own block of the covariance, or None when too large. `note` says how.
+    """
+
+    standard_error: np.ndarray
+    coupling_covariance: np.ndarray | None
+    note: str
+
+
+def standard_errors(problem: Problem, rows: np.ndarray, wanted: bool | str) -> Errors:
+    """Return standard errors: square roots of the diagonal of (observed information + ridge)^-1 per target neuron.
+
+    Without a ridge this is the usual asymptotic covariance of the maximum likelihood estimate (Truccolo et al. 2005, Appendix); with one
+    it is the covariance of the Gaussian (Laplace) posterior under the corresponding prior. Weights that a sparsity penalty or a sign
+    bound holds at 0 are taken as fixed. If exact Hessians would take too long, the information is taken as the target's spike count times
+    the mean outer product of features, exact for constant rates.
+    """
+    layout = problem.layout
+    n, n_weights = rows.shape
+    n_coupling = layout.coupling.n_basis if layout.coupling is not None else 0
+    covariance = None
+    if n_coupling and n * n * n_coupling**2 <= _COVARIANCE_VALUES:
+        covariance = np.full((n, n, n_coupling, n_coupling), np.nan)
+    error = np.full((n, n_weights), np.nan)
+    is_held = layout.free & (rows == 0.0) & (layout.model.penalty != "l2" or layout.bounds() is not None)
+    is_estimated = layout.free & ~is_held
+    targets = np.flatnonzero(problem.n_spikes > 0)
+    exact_s = problem.binned.n_bins_total * n_weights**2 * len(targets) * _S_PRODUCT
+    if wanted is True or exact_s <= _LIMIT_S:
+        note = "inverse of the observed information plus ridge"
+        for first in range(0, len(targets), _per_block(n_weights)):
+            block = targets[first : first + _per_block(n_weights)]
+            hessian = problem.newton_parts(rows[block], block, dtype=None if exact_s <= 2.0 else "float32")[2]
+            for target, matrix in zip(block, hessian, strict=True):
+                _put(error, covariance, layout, int(target), matrix, np.flatnonzero(is_estimated[target]))
+        return Errors(error, covariance, note)
+    gram = make_gram(problem, targets)
+    if n * n_weights**3 * _S_PRODUCT <= _LIMIT_S:
+        note = f"approximate (exact ones would take about {exact_s:.0f} s): spike count times mean outer product of features, plus ridge"
+        for i, target in enumerate(targets):
+            matrix = gram.n_spikes[i] * gram.matrix[np.ix_(gram.place[i], gram.place[i])] + np.diag(problem.ridge[target])
+            _put(error, covariance, layout, int(target), matrix, np.flatnonzero(is_estimated[target]))
+        return Errors(error, covariance, note)
+    note = f"left out: exact ones would take about {exact_s:.0f} s. Set standard_errors=True to compute them anyway"
+    return Errors(error, None, note)
+
+
+def _per_block(n_weights: int) -> int:
+    """Return how many targets' Hessians are held at once."""
+    return max(1, int(3e7 // n_weights**2))
+
+
+def _put(error: np.ndarray, covariance: np.ndarray | None, layout, target: int, information: np.ndarray, keep: np.ndarray) -> None:
+    """Invert one target's information over its estimated weights and put the results in place."""
+    diagonal = np.diag(information)[keep]
+    is_known = diagonal > _LEAST_INFORMATION * diagonal.max(initial=0.0)
+    error[target, keep] = np.inf
+    at = keep[is_known]
+    scale = 1.0 / np.sqrt(np.diag(information)[at])
+    matrix = information[np.ix_(at, at)] * scale[:, None] * scale[None, :]
+    matrix[np.arange(len(at)), np.arange(len(at))] += 1e-10
+    inverse = cho_solve(cho_factor(matrix, lower=True), np.eye(len(at))) * scale[:, None] * scale[None, :]
+    error[target, at] = np.sqrt(np.diag(inverse))
+    if covariance is None:
+        return
+    term, n_basis = layout.terms["coupling"], covariance.shape[2]
+    whole = np.full((error.shape[1], error.shape[1]), np.nan)
+    whole[np.ix_(at, at)] = inverse
+    columns = term.start + np.arange(layout.n_neurons)[:, None] * n_basis + np.arange(n_basis)
+    covariance[target] = whole[columns[:, :, None], columns[:, None, :]]

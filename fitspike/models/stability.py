@@ -1,0 +1,140 @@
+"""Whether the free activity of a coupled GLM runs away: by short free runs of the fitted filters, with the linear gain beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fitspike.kernels.coupled_drive import DriveFilters, coupled_drive
+from fitspike.models.glm_layout import Layout, layout_from_shapes
+from fitspike.models.glm_problem import spike_filters
+from fitspike.rng import Stream
+from fitspike.types import ParamArrays
+
+if TYPE_CHECKING:
+    from fitspike.models.coupled_glm import CoupledGLM
+
+LIMIT_HZ = 200.0
+"""A neuron that fires faster than this over a second of a free run, and than `LIMIT_FACTOR` times its recorded rate, has run away."""
+
+LIMIT_FACTOR = 5.0
+_RUN_S, _CHUNK_S = 10.0, 1.0
+_SAMPLED_VALUES = 5e6  # runs times bins times neurons
+_MIN_RUNS, _MAX_RUNS = 4, 100
+_EQUILIBRIUM_STEPS = 200
+
+
+def stability(model: CoupledGLM, params: ParamArrays, *, rates_hz: np.ndarray | None = None, seed: int = 0) -> Mapping[str, Any]:
+    """Return whether fitted parameters are stable, and why; see `CoupledGLM.stability`."""
+    arrays = {name: np.asarray(value, dtype=np.float64) for name, value in params.items()}
+    shapes = {name: value.shape for name, value in arrays.items()}
+    channels = {"signals": shapes["signal"][1]} if "signal" in shapes else {}
+    layout = layout_from_shapes(model, shapes, channels, float(arrays["dt_ms"][0]))
+    rows, scale = layout.pack(arrays), float(arrays.get("population_scale", [1.0])[0])
+    return check_rows(layout, rows, scale, rates_hz=rates_hz, seed=seed)
+
+
+def check_rows(layout: Layout, rows: np.ndarray, population_scale: float, *, rates_hz: np.ndarray | None, seed: int = 0) -> dict[str, Any]:
+    """Return whether rows of weights are stable: is_stable, message, the neurons that run away, and the numbers behind it."""
+    n = layout.n_neurons
+    own, pair, decay = spike_filters(layout, rows, np.arange(n), population_scale)
+    shared = None
+    if layout.population is not None:
+        basis = layout.population
+        values = np.diag(1.0 - basis.decay) if basis.decay is not None else basis.values
+        shared = (rows[:, layout.terms["population"].columns] @ values).T / population_scale
+    filters = DriveFilters(own, pair, shared, decay)
+    base = mean_base(layout, rows)
+    limit = np.full(n, LIMIT_HZ) if rates_hz is None else np.maximum(LIMIT_HZ, LIMIT_FACTOR * rates_hz)
+    gain = linear_gain(base, filters, layout.model.emission)
+    if own is None and pair is None and shared is None:
+        return {"is_stable": True, "message": "No spike filters: activity cannot feed on itself.", "runaway": np.zeros(n, dtype=bool)}
+    highest, n_away, n_runs = _free_runs(layout, base, filters, limit, seed)
+    runaway = highest > limit
+    numbers = f"{n_runs} free runs of {_RUN_S:g} s; highest rate over a second {highest.max():.1f} Hz, linear gain {gain:.3g}"
+    if runaway.any():
+        message = (
+            f"Free activity runs away: {n_away} of {n_runs} runs passed {limit[runaway].min():.0f} Hz in {int(runaway.sum())} of {n} "
+            f"neurons ({numbers}). Raise ridge_history and ridge_coupling, or shorten the filters."
+        )
+    else:
+        message = f"Stable: {numbers}."
+    return {
+        "is_stable": not runaway.any(),
+        "message": message,
+        "runaway": runaway,
+        "fraction_of_runs": n_away / n_runs,
+        "highest_rate_hz": float(highest.max()),
+        "linear_gain": gain,
+        "n_runs": n_runs,
+    }
+
+
+def mean_base(layout: Layout, rows: np.ndarray) -> np.ndarray:
+    """Return each neuron's drive without spikes at the mean of its signals, over trial time, conditions and recording, (n_neurons,).
+
+    Signals are standardised, so their mean adds nothing; bumps sum to 1 everywhere, so their mean adds that of their heights.
+    """
+    base = rows[:, 0].copy()
+    for name in ("trial_time", "condition_time", "drift"):
+        if name in layout.terms:
+            base += rows[:, layout.terms[name].columns].mean(axis=1)
+    return base
+
+
+def linear_gain(base: np.ndarray, filters: DriveFilters, emission: str) -> float:
+    """Return the spectral radius of d(expected counts) / d(counts) at the mean-field equilibrium; inf where there is none.
+
+    Equilibrium: y = g(base + A y) with A[post, pre] the summed filters and g the emission's expected count. Around it a small change is
+    passed on as diag(g') A; above 1 it grows (Gerhard, Deger, Truccolo 2017, PLoS Comput. Biol. 13:e1005390, for one neuron).
+    """
+    n = len(base)
+    total = np.zeros((n, n))
+    scale = np.ones(1) if filters.decay is None else 1.0 / (1.0 - filters.decay)
+    if filters.own is not None:
+        total[np.arange(n), np.arange(n)] += (filters.own * scale).sum(axis=1)
+    if filters.pair is not None:
+        total += (filters.pair * scale[:, None]).sum(axis=1).T
+    if filters.shared is not None:
+        total += (filters.shared * scale[:, None]).sum(axis=0)[:, None]
+
+    def respond(drive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if emission == "poisson":
+            expected = np.exp(np.minimum(drive, 50.0))
+            return expected, expected
+        expected = 0.5 * (1.0 + np.tanh(0.5 * drive))
+        return expected, expected * (1.0 - expected)
+
+    counts = respond(base)[0]
+    for _ in range(_EQUILIBRIUM_STEPS):
+        counts = 0.7 * counts + 0.3 * respond(base + total @ counts)[0]
+        if not np.isfinite(counts).all() or counts.max(initial=0.0) > 1e6:
+            return float("inf")
+    slope = respond(base + total @ counts)[1]
+    return float(np.abs(np.linalg.eigvals(slope[:, None] * total)).max(initial=0.0))
+
+
+def _free_runs(layout: Layout, base: np.ndarray, filters: DriveFilters, limit_hz: np.ndarray, seed: int) -> tuple[np.ndarray, int, int]:
+    """Return each neuron's highest rate over a second (n_neurons,) Hz, how many runs passed the limit, and how many there were."""
+    n, dt_s = layout.n_neurons, layout.dt_ms * 1e-3
+    n_chunk = max(1, round(_CHUNK_S / dt_s))
+    n_chunks = round(_RUN_S / _CHUNK_S)
+    n_runs = int(np.clip(_SAMPLED_VALUES / (n_chunk * n_chunks * n), _MIN_RUNS, _MAX_RUNS))
+    n_filters = 0 if filters.decay is None else len(filters.decay)
+    past, state = np.zeros((n_runs, filters.n_lags, n)), np.zeros((n_runs, n_filters, n))
+    highest, is_away = np.zeros(n), np.zeros(n_runs, dtype=bool)
+    stream = Stream(seed, "stability")
+    for i in range(n_chunks):
+        draws = stream.uniforms(n_runs, range(i * n_chunk, (i + 1) * n_chunk), n)
+        driven = np.broadcast_to(base, (n_runs, n_chunk, n))
+        run = coupled_drive(driven, filters, past=past, state=state, uniforms=draws, emission=layout.model.emission)
+        rate = run.spikes.sum(axis=1) / (n_chunk * dt_s)  # (n_runs, n_neurons) Hz
+        highest = np.maximum(highest, rate.max(axis=0))
+        is_away |= (rate > limit_hz).any(axis=1)
+        if is_away.all():
+            break
+        joined = np.concatenate([past, run.spikes], axis=1)
+        past, state = joined[:, joined.shape[1] - filters.n_lags :], run.state
+    return highest, int(is_away.sum()), n_runs
