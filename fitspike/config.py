@@ -82,6 +82,7 @@ class DataConfig(Section):
     conditions: TextList = Field((), description="Trial conditions to keep.")
     start_s: float | None = Field(None, description="Start of the time range to keep, s.")
     stop_s: float | None = Field(None, description="End of the time range to keep, s.")
+    signals: TextList | None = Field(None, description="Names of the signals to keep; an empty list keeps none. Default: all.")
 
 
 class BatchConfig(Section):
@@ -97,7 +98,11 @@ class OptimiserConfig(Section):
 
     name: str = Field("adam", description="Optimiser of torch.optim: adam, adamw, sgd, rmsprop, ...")
     learning_rate: float = Field(0.01, gt=0, description="Step size.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Further options of the optimiser, such as momentum.")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="How the learning rate changes over the steps.")
+    final_fraction: float = Field(0.05, ge=0, le=1, description="Fraction of the learning rate at which the cosine ends.")
     clip_norm: float | None = Field(None, gt=0, description="Largest norm of a direction; longer ones are shortened.")
+    precision: Literal["float32", "float64"] = Field("float32", description="Precision of parameters and states.")
 
 
 class StopConfig(Section):
@@ -107,6 +112,10 @@ class StopConfig(Section):
     max_minutes: float | None = Field(None, gt=0, description="Wall-clock limit, minutes.")
     patience: int = Field(20, ge=1, description="Log points without improvement after which gradient training has reached its plateau.")
     min_improvement: float = Field(1e-5, ge=0, description="Relative improvement of the loss that counts.")
+    validation_fraction: float = Field(
+        0.0, ge=0, le=0.5, description="Part of the training data that gradient training sets aside to find the plateau."
+    )
+    log_every: int = Field(10, ge=1, description="Gradient steps per log point.")
     checkpoint_s: float = Field(60.0, ge=0, description="Least time between two checkpoints, s.")
 
 
@@ -152,6 +161,9 @@ class RunConfig(Section):
     dt_ms: float | None = Field(None, gt=0, description="Bin width, ms; default: the recording's native bins, else 1 ms.")
     emission: str = Field("auto", description='"bernoulli", "poisson", or "auto": Poisson where bins hold several spikes.')
     split: str = Field("auto", description='What is held out, such as "time:0.2", "trial:every=5,offset=4" or "none".')
+    selection: bool = Field(
+        True, description="Choose model settings left at auto on blocked folds of the training data; false: take their defaults."
+    )
     batch: BatchConfig = BatchConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     stop: StopConfig = StopConfig()

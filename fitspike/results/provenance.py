@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -11,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 import fitspike
 from fitspike.plugin.registry import get_registry
@@ -25,7 +22,8 @@ PACKAGES = ("numpy", "scipy", "torch", "numba", "neo", "pynwb", "elephant", "plu
 
 @dataclass(frozen=True)
 class RunProvenance:
-    """Everything needed to say how a result came about. data: path, reader, notes and SHA-256 of file and spikes."""
+    """Everything needed to say how a result came about. data: path, reader, notes, SHA-256 of the file, and fingerprint
+    of the contents."""
 
     fitspike: str
     python: str
@@ -77,7 +75,7 @@ def collect_provenance(recording: Recording, *, seed: int, threads: int, command
 
 
 def describe_data(recording: Recording) -> dict[str, Any]:
-    """Return where a recording came from, with a SHA-256 of its spikes and trials."""
+    """Return where a recording came from, with a hash of its contents."""
     source = recording.source
     return {
         "path": source.path,
@@ -85,29 +83,12 @@ def describe_data(recording: Recording) -> dict[str, Any]:
         "reader": source.reader,
         "reader_version": source.reader_version,
         "notes": list(source.notes),
-        "spikes_sha256": spikes_hash(recording),
+        "fingerprint": recording.fingerprint(),
         "n_neurons": recording.n_neurons,
         "n_spikes": recording.n_spikes,
         "n_trials": recording.n_trials,
         "duration_s": float(recording.duration_s),
     }
-
-
-def spikes_hash(recording: Recording) -> str:
-    """Return a SHA-256 of spikes, counts, neuron ids and trials; the same for equal data however they were stored."""
-    digest = hashlib.sha256()
-    for array in (recording.spike_times_ns, recording.spike_neuron, recording.trials.start_ns, recording.trials.stop_ns):
-        digest.update(np.ascontiguousarray(array, dtype="<i8"))
-    if recording.spike_count is not None:
-        digest.update(np.ascontiguousarray(recording.spike_count, dtype="<i8"))
-    for names in (recording.neurons.ids, recording.trials.conditions):
-        digest.update("\0".join(map(str, names)).encode() + b"\1")
-    for name in sorted(recording.signals):
-        signal = recording.signals[name]
-        digest.update(f"{name} {signal.sampling_rate_hz!r} {signal.start_ns} {signal.values.shape} {signal.values.dtype.str}".encode())
-        for at in range(0, len(signal.values), 1 << 20):
-            digest.update(np.ascontiguousarray(signal.values[at : at + (1 << 20)]))
-    return digest.hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,9 @@ from fitspike.params import ParamSpec, to_tensors
 from fitspike.results.components import ComponentRef
 from fitspike.results.provenance import RunProvenance
 from fitspike.results.run_dir import RunFolder
+from fitspike.results.save import save_result, specs_from_json
 from fitspike.results.simulation import FreeTrials, simulate_recording
 from fitspike.results.status import FitStatus
-from fitspike.results.store import blocks_of, specs_from_json
 from fitspike.results.training_data import TrainingData
 from fitspike.rng import Stream
 from fitspike.scoring import BlockSums, Score, ScoreSettings, score_model
@@ -57,6 +58,7 @@ class FitResult:
     citation_list: tuple[Citation, ...] = ()
     notes: tuple[str, ...] = ()
     run_dir: Path | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
     live_model: Any = None
     """The model object, where there is one: after a fit, or given to `load`."""
 
@@ -169,9 +171,11 @@ class FitResult:
 
         `what` names the figures (default: all that the numbers allow).
         """
-        from fitspike.results.draw import draw_figures
+        from fitspike.plotting.figures import draw
 
-        return draw_figures(self, what, folder)
+        if self.run_dir is None:
+            raise InvalidInputError("figures are drawn from the files of a run folder. Use result.save(folder), or fit(..., out=folder).")
+        return draw(self.run_dir, what, folder)
 
     def save(self, path: str | Path) -> Path:
         """Write the result into a new run folder and return its path.
@@ -181,8 +185,6 @@ class FitResult:
         RunFolderError
             If the folder is not empty or cannot be written.
         """
-        from fitspike.results.save import save_result
-
         return save_result(self, Path(path))
 
     @classmethod
@@ -224,8 +226,8 @@ class FitResult:
             extras=extras,
             history=folder.history(),
             scores=folder.read_json("score.json") if folder.has("score.json") else {},
-            blocks=blocks_of(details) if details else None,
-            score_details={name.removeprefix("neuron/"): value for name, value in details.items() if name.startswith("neuron/")},
+            blocks=BlockSums.from_arrays(_under("block/", details)) if details else None,
+            score_details=_under("neuron/", details),
             simulation=folder.read_json("simulation.json") if folder.has("simulation.json") else {},
             statistics=folder.read_arrays("statistics.npz") if folder.has("statistics.npz") else {},
             selection=folder.read_json("selection.json") if folder.has("selection.json") else {},
@@ -233,11 +235,13 @@ class FitResult:
             notes=tuple(ended["notes"]),
             run_dir=Path(path),
             live_model=model,
+            config=tomllib.loads((Path(path) / "run.toml").read_text(encoding="utf-8")) if folder.has("run.toml") else {},
         )
 
-    def at(self, path: Path) -> FitResult:
-        """Return the result as stored in a folder."""
-        return replace(self, run_dir=path)
+
+def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
 def is_binary(model: Any) -> bool:

@@ -143,9 +143,8 @@ class RunFolder:
         if time.monotonic() - self._last_beat >= HEARTBEAT_S:
             self.set_status("running", stage=stage, step=step, message=message)
 
-    def add_history(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one log point to history.jsonl."""
-        row = {"stage": stage, "step": step, "wall_s": round(time.monotonic() - self._started, 3), **metrics}
+    def add_history(self, row: Mapping[str, Any]) -> None:
+        """Append one log point, a mapping with "stage" and "step", to history.jsonl."""
         with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain(row)) + "\n")
 

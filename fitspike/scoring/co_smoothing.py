@@ -82,6 +82,7 @@ def _hidden_log_likelihood(
 
     total = np.zeros((plan.n_blocks, int(hidden.sum())))
     clamped = torch.as_tensor(~hidden)
+    n_units = binned.n_neurons + getattr(model, "n_hidden", 0)  # uniforms for units that have no data, too
     for trial in np.unique(plan.trial):
         blocks = np.flatnonzero(plan.trial == trial)
         edges = sorted({0, *plan.first_bin[blocks].tolist(), *plan.stop_bin[blocks].tolist()})
@@ -90,7 +91,7 @@ def _hidden_log_likelihood(
         for first, stop in zip(edges[:-1], edges[1:], strict=True):
             chunk = binned.chunk(np.full(n_samples, trial), first, stop - first)
             observed = chunk.dense("float64")
-            uniforms = stream.uniforms(int(trial) * n_samples + np.arange(n_samples), range(first, stop), binned.n_neurons)
+            uniforms = stream.uniforms(int(trial) * n_samples + np.arange(n_samples), range(first, stop), n_units)
             with torch.no_grad():
                 run = model.rollout(
                     params, chunk, uniforms=torch.as_tensor(uniforms), observed=observed, observed_mask=clamped, carry=run_carry

@@ -1,0 +1,38 @@
+"""The configuration of a command: defaults, the user's and the project's files, a given file, the command's own options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fitspike.config import RunConfig, parse_config
+from fitspike.config_layers import Layer, merge, parse_settings, read_layer, standing_layers
+
+
+def resolve_settings(
+    *, file: Path | None = None, base: Path | None = None, options: Mapping[str, Any] | None = None, settings: Iterable[str] = ()
+) -> RunConfig:
+    """Return the checked configuration.
+
+    Parameters
+    ----------
+    file : configuration file given by the user
+    base : run.toml of a run to be resumed; it takes the place of the user's and the project's files
+    options : nested settings from options of the command
+    settings : "key=value" texts
+
+    Raises
+    ------
+    InvalidInputError
+        With every unknown key and wrong value.
+    """
+    defaults = RunConfig()
+    named = {"model": {"name": defaults.model.name}, "rule": {"name": defaults.rule.name}}  # so that a layer may give settings alone
+    layers = [Layer("default", named)]
+    layers += [read_layer(base)] if base is not None else standing_layers()
+    if file is not None:
+        layers.append(read_layer(file))
+    layers.append(Layer("options", options or {}))
+    layers.append(Layer("--set", parse_settings(settings, RunConfig.model_fields)))
+    return parse_config(merge(layers)[0])

@@ -1,0 +1,147 @@
+"""After the computation: held-out scores, a free simulation beside the data, and the numbers that figures are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fitspike.config import RunConfig
+from fitspike.errors import InvalidInputError
+from fitspike.fitting.optimise import Fitted
+from fitspike.fitting.prepare import Prepared
+from fitspike.models.base import HasConnectivity, HasStability
+from fitspike.params import to_tensors
+from fitspike.recording.binned import BinnedSpikes
+from fitspike.results.result import is_binary
+from fitspike.results.simulation import simulate_recording
+from fitspike.rng import Stream
+from fitspike.scoring import Score, ScoreSettings, score_model
+from fitspike.statistics.summary import SummarySettings, compare_summaries, summarise
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """score: None where nothing was held out. simulation: plain values. statistics: arrays by name. notes: sentences for the run record."""
+
+    score: Score | None = None
+    simulation: Mapping[str, Any] = field(default_factory=dict)
+    statistics: Mapping[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def score_settings(config: RunConfig) -> ScoreSettings:
+    """Return the settings of `[score]`."""
+    return ScoreSettings(**config.score.model_dump())
+
+
+def score_held_out(prepared: Prepared, fitted: Fitted, config: RunConfig) -> Score | None:
+    """Return the held-out scores, or None where nothing was held out."""
+    if prepared.test is None:
+        return None
+    hidden = prepared.held_out_neurons
+    return score_model(
+        fitted.model,
+        fitted.params,
+        prepared.test,
+        prepared.data.rate,
+        is_binary=is_binary(fitted.model),
+        settings=score_settings(config),
+        stream=Stream(config.seed, "score"),
+        held_out_neurons=None if hidden is None else np.flatnonzero(hidden),
+    )
+
+
+def simulate_beside(prepared: Prepared, fitted: Fitted, config: RunConfig) -> tuple[dict[str, Any], dict[str, np.ndarray], list[str]]:
+    """Return how a free simulation compares with the data (plain values, warnings included), and the summaries of both.
+
+    The simulation runs over the trials that are scored (training trials where nothing is held out), with their signals and conditions,
+    from an empty past, up to `simulation.max_seconds`; the data it is compared with are those same trials.
+    """
+    data = prepared.train if prepared.test is None else prepared.test
+    settings = SummarySettings(psth_window_ms=config.score.psth_window_ms)
+    recorded = {f"recorded/{name}": value for name, value in summarise(data, settings).items()}
+    if config.simulation.max_seconds == 0:
+        return {}, recorded, []
+    part = leading_part(data, config.simulation.max_seconds)
+    simulated = simulate_recording(fitted.model, fitted.params, part, prepared.data, Stream(config.seed, "simulation")).bin()
+    simulated = prepared.data.renumber(simulated)
+    summary = summarise(simulated, settings)
+    found = compare_summaries(summarise(part, settings), summary)
+    found["duration_s"] = float(summary["duration_s"])
+    found["n_trials"] = simulated.n_trials
+    warnings = [str(text) for text in found.get("warnings", ())]
+    return found, recorded | {f"simulated/{name}": value for name, value in summary.items()}, warnings
+
+
+def leading_part(binned: BinnedSpikes, max_seconds: float) -> BinnedSpikes:
+    """Return the leading trials that last at most `max_seconds` together, the last one cut if it alone is longer."""
+    total = np.cumsum(np.asarray(binned.bins_per_trial)) * binned.dt_ms / 1000
+    n_trials = int(np.searchsorted(total, max_seconds + 1e-9, side="right"))
+    if n_trials >= binned.n_trials:
+        return binned
+    if n_trials > 0:
+        return binned.select_trials(range(n_trials))
+    stop = max(1, min(int(binned.bins_per_trial[0]), int(binned.warmup_bins[0]) + round(max_seconds * 1000 / binned.dt_ms)))
+    return binned.select_bins(0, 0, stop, warmup_bins=int(min(binned.warmup_bins[0], stop - 1)))
+
+
+def stability_note(fitted: Fitted) -> list[str]:
+    """Return what a model says of its own stability if that is a warning."""
+    if not isinstance(fitted.model, HasStability):
+        return []
+    found = fitted.model.stability(to_tensors(fitted.params))
+    return [] if found["is_stable"] else [str(found["message"])]
+
+
+def score_statistics(score: Score) -> dict[str, np.ndarray]:
+    """Return the arrays of a score that figures are drawn from."""
+    arrays = {
+        "score/bits_per_spike": score.per_neuron["bits_per_spike"],
+        "score/bits_per_spike_error": score.per_neuron["bits_per_spike_se"],
+        "score/n_spikes": score.per_neuron["n_spikes"],
+    }
+    if score.rescaling is not None:
+        arrays |= {
+            "rescaling/quantile": score.rescaling.quantile,
+            "rescaling/cdf": score.rescaling.cdf.astype(np.float32),
+            "rescaling/n_intervals": score.rescaling.n_intervals,
+        }
+    return arrays
+
+
+def model_statistics(fitted: Fitted) -> dict[str, np.ndarray]:
+    """Return couplings and filters of the model that figures are drawn from; nothing for a model without couplings."""
+    arrays: dict[str, np.ndarray] = {}
+    if isinstance(fitted.model, HasConnectivity):
+        found = fitted.model.connectivity(to_tensors(fitted.params), fitted.report.extras)
+        arrays["connectivity/weight"] = found.weight if found.weight.ndim == 2 else found.weight.sum(-1)
+        if getattr(found, "p_value", None) is not None:
+            arrays["connectivity/p_value"] = found.p_value
+    if hasattr(fitted.model, "filters"):
+        arrays |= {f"filter/{name}": np.asarray(value) for name, value in fitted.model.filters(to_tensors(fitted.params)).items()}
+    return arrays
+
+
+def judge(prepared: Prepared, fitted: Fitted, config: RunConfig, stop_if_asked: Any) -> Judgement:
+    """Return scores, simulation and statistics of a fit.
+
+    A score that cannot be computed (infinite parameters, say) is an error; a simulation that cannot is a note, as it says something about
+    the model.
+    """
+    score = score_held_out(prepared, fitted, config)
+    stop_if_asked()
+    notes = stability_note(fitted)
+    try:
+        simulation, statistics, warnings = simulate_beside(prepared, fitted, config)
+    except InvalidInputError as error:
+        simulation, statistics, warnings = {"error": str(error)}, {}, [str(error)]
+    stop_if_asked()
+    statistics |= model_statistics(fitted)
+    if score is not None:
+        statistics |= score_statistics(score)
+        if score.psth is not None:
+            statistics |= {"model/psth_hz": score.psth.model_hz.astype(np.float32), "model/psth_time_ms": score.psth.time_ms}
+    return Judgement(score, simulation, statistics, (*notes, *warnings))

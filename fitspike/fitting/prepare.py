@@ -1,0 +1,171 @@
+"""Everything before compute: the recording, its checks, its parts, its bins, the objects named, and every problem in one message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fitspike.datasets.loading import load
+from fitspike.datasets.selection import load_data
+from fitspike.errors import FitspikeError, InvalidInputError, Problems
+from fitspike.fitting.request import Request
+from fitspike.fitting.resolve import Components, check_rule, resolve, with_emission
+from fitspike.params import ParamSpec, initial_params
+from fitspike.recording.binned import BinnedSpikes
+from fitspike.recording.recording import Recording
+from fitspike.recording.split import Split, parse_split, split
+from fitspike.results.result import is_binary
+from fitspike.results.training_data import TrainingData
+from fitspike.rng import Stream
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A fit ready to compute. test is None where nothing is held out. held_out_neurons (n_neurons,) bool or None.
+
+    notes: what is unusual about the data, for the run record.
+    """
+
+    recording: Recording
+    train: BinnedSpikes
+    test: BinnedSpikes | None
+    held_out_neurons: np.ndarray | None
+    components: Components
+    data: TrainingData
+    specs: Mapping[str, ParamSpec]
+    init: Mapping[str, np.ndarray]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Data:
+    recording: Recording
+    parts: Split
+    train: BinnedSpikes
+    test: BinnedSpikes | None
+    notes: tuple[str, ...]
+
+
+def prepare(request: Request) -> Prepared:
+    """Return everything a fit needs.
+
+    Raises
+    ------
+    FitspikeError
+        With every problem of data, names, settings and their combination; nothing has been computed by then.
+    """
+    problems = _Collector("cannot fit")
+    components = resolve(request, problems)
+    data = problems.attempt(_read_data, request, problems)
+    if components is not None and data is not None:
+        components = problems.attempt(_fix_emission, components, request, data.train)
+    problems.raise_if_any()
+    assert components is not None and data is not None, "otherwise there were problems"
+    check_rule(components, problems)
+    described = TrainingData.of(data.train, split=data.parts.description, notes=data.notes)
+    specs = problems.attempt(components.model.param_specs, data.train.info())
+    init: Any = {}
+    if specs is not None:
+        init = problems.attempt(initial_params, specs, Stream(request.config.seed, "init"), request.init)
+        if components.rule is not None:
+            problems.attempt(components.rule.bind, components.model, specs, components.losses, data.train.info(), Stream(0, "check"))
+    problems.raise_if_any()
+    test = None if data.test is None else described.renumber(data.test)
+    return Prepared(data.recording, data.train, test, data.parts.held_out_neurons, components, described, specs, init, data.notes)
+
+
+class _Collector(Problems):
+    """Problems that can run a step and note its error instead of raising it; a single error is raised as it was."""
+
+    def __init__(self, heading: str) -> None:
+        super().__init__(heading)
+        self.errors: list[FitspikeError] = []
+
+    def add_error(self, error: FitspikeError) -> None:
+        """Note an error."""
+        super().add_error(error)
+        self.errors.append(error)
+
+    def attempt(self, function: Any, *arguments: Any) -> Any:
+        """Return what the function returns, or None and a problem more if it raises an error of ours."""
+        try:
+            return function(*arguments)
+        except FitspikeError as error:
+            self.add_error(error)
+            return None
+
+    def raise_if_any(self, error: type[FitspikeError] = InvalidInputError) -> None:
+        """Raise what was noted: a single error as it was raised, several in one."""
+        if len(self.texts) == len(self.errors) == 1:
+            raise self.errors[0]
+        super().raise_if_any(error)
+
+
+def read_recording(request: Request) -> Recording:
+    """Return the recording of a request: the object that was given, or what `[data]` describes, selection included."""
+    section = request.config.data.model_dump(exclude_none=True)
+    given = request.objects.get("recording")
+    if given is None:
+        if not section["path"]:
+            raise InvalidInputError("no recording was given. Name a file: `fitspike fit FILE`, or path in [data] of the configuration.")
+        return load_data(**section)
+    recording = given if isinstance(given, Recording) else load(given, format=section.get("format"), **section["reader"])
+    choice = {name: section[name] or None for name in ("neurons", "where", "conditions") if section[name]}
+    choice |= {name: section[name] for name in ("start_s", "stop_s", "signals") if name in section}
+    if "trials" in section:
+        choice["trials"] = [int(row) for row in section["trials"].split(",")]
+    return recording.select(**choice) if choice else recording
+
+
+def _read_data(request: Request, problems: Problems) -> _Data | None:
+    """Return recording, parts and bins; findings that forbid a fit are added to `problems`."""
+    config = request.config
+    recording = read_recording(request)
+    report = recording.checks()
+    for finding in report.problems:
+        problems.add(f"{finding.text} See `fitspike inspect`.")
+    notes = [finding.text for finding in report.findings if finding.level == "warning"]
+    if report.problems:
+        return None
+    parts = split(recording, parse_split(config.split), dt_ms=config.dt_ms)
+    train = parts.train.bin(config.dt_ms)
+    test = None if parts.test is None else parts.test.bin(config.dt_ms)
+    counts = train.counts(scored_only=True).sum(axis=0)
+    if not counts.any():
+        problems.add("the training part holds no spike. Choose another split or time range.")
+    silent = np.flatnonzero(counts == 0)
+    if silent.size:
+        notes.append(f"{silent.size} of {train.n_neurons} neurons are silent in the training part ({_names(train, silent)}).")
+    if test is None:
+        notes.append("Nothing was held out (split 'none'), so that there is no held-out score.")
+    elif not test.counts(scored_only=True).any():
+        notes.append("The test part holds no spike; bits per spike are undefined. Choose another split.")
+    return _Data(recording, parts, train, test, tuple(notes))
+
+
+def _names(binned: BinnedSpikes, index: np.ndarray, most: int = 10) -> str:
+    ids = [str(binned.neurons.ids[i]) for i in index[:most]]
+    return ", ".join(ids) + (", ..." if index.size > most else "")
+
+
+def _fix_emission(components: Components, request: Request, train: BinnedSpikes) -> Components:
+    """Return the components with the model's emission fixed to one that can hold the counts.
+
+    Raises
+    ------
+    InvalidInputError
+        If the model allows one spike per bin and some bins hold more.
+    """
+    n_multi = train.multi_spike_bins()
+    model = with_emission(components.model, request.config.emission, has_multi_spike_bins=n_multi > 0)
+    if n_multi and is_binary(model):
+        largest = int(train.event_count.max())
+        advice = "emission='poisson'" if "poisson" in model.emissions else "another model"
+        raise InvalidInputError(
+            f"{n_multi} bins of {train.dt_ms:g} ms hold several spikes of one neuron (up to {largest}), and this emission "
+            f"({getattr(model, 'emission', model.emissions[0])}) would lose them. Use {advice}, or a smaller dt_ms."
+        )
+    return Components(model, components.losses, components.rule, components.transforms)

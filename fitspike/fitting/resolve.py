@@ -1,0 +1,163 @@
+"""From names and settings to objects: model, neuron, losses, rule, update transforms."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fitspike.errors import FitspikeError, InvalidInputError, Problems, did_you_mean
+from fitspike.fitting.request import Request
+from fitspike.models.base import HasSolver
+from fitspike.plugin.registry import get_registry, settings_of
+
+NETWORK = "spiking-network"
+"""The model that a neuron model is put into when no model is named."""
+
+WeightedLosses = Mapping[str, tuple[Any, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """The objects of a fit. `rule` is None where the model's own solver is used."""
+
+    model: Any
+    losses: WeightedLosses
+    rule: Any | None
+    transforms: tuple[Any, ...]
+
+    @property
+    def uses_solver(self) -> bool:
+        """Return whether the model's own solver does the fit."""
+        return self.rule is None
+
+
+def resolve(request: Request, problems: Problems) -> Components | None:
+    """Return the objects that a request names; every problem is added to `problems`, then None is returned."""
+    before = len(problems.texts)
+    model = _attempt(problems, _model, request)
+    losses = {}
+    for name, term in request.config.loss.items():
+        thing = _attempt(problems, _loss, request, name)
+        losses[name] = (thing, term.weight)
+    transforms = _attempt(problems, _transforms, request)
+    rule = _attempt(problems, _rule, request, model, losses, transforms or ()) if len(problems.texts) == before else None
+    return Components(model, losses, rule, transforms) if len(problems.texts) == before else None
+
+
+def _attempt(problems: Problems, function: Any, *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except FitspikeError as error:
+        problems.add_error(error)
+        return None
+
+
+def _model(request: Request) -> Any:
+    """Return the model, with the neuron model in it where one is asked for."""
+    config = request.config
+    neuron = None
+    if config.neuron is not None:
+        neuron = request.objects.get("neuron") or _create("neuron_models", config.neuron.name, config.neuron.settings)
+    if (model := request.objects.get("model")) is not None:
+        return model if neuron is None else _with_neuron(model, neuron)
+    table, settings = config.model, config.model.settings
+    if neuron is not None:
+        known = settings_of(get_registry().get("models", table.name))
+        if known is not None and "neuron" not in known:
+            raise InvalidInputError(
+                f"model {table.name!r} is not made of neuron models, so that neuron={config.neuron.name!r} has no place in it. Use "
+                f"model={NETWORK!r}."
+            )
+        settings["neuron"] = neuron
+    return _create("models", table.name, settings)
+
+
+def _with_neuron(model: Any, neuron: Any) -> Any:
+    if "neuron" not in (settings_of(model) or ()):
+        raise InvalidInputError(f"model {model.name!r} is not made of neuron models. Use model={NETWORK!r} with this neuron.")
+    return dataclasses.replace(model, neuron=neuron)
+
+
+def _loss(request: Request, name: str) -> Any:
+    given = request.objects.get(f"loss/{name}")
+    return given if given is not None else _create("losses", name, request.config.loss[name].settings)
+
+
+def _transforms(request: Request) -> tuple[Any, ...]:
+    given = request.objects.get("transforms", (None,) * len(request.config.transforms))
+    return tuple(
+        _create("update_transforms", table.name, table.settings) if one is None or isinstance(one, str | Mapping) else one
+        for one, table in zip(given, request.config.transforms, strict=True)
+    )
+
+
+def _rule(request: Request, model: Any, losses: WeightedLosses, transforms: tuple[Any, ...]) -> Any | None:
+    """Return the learning rule, or None for the model's own solver.
+
+    "auto" takes the solver where there is one and nothing but the likelihood is asked for, else back-propagation.
+    """
+    table = request.config.rule
+    if (given := request.objects.get("rule")) is not None:
+        return given
+    if table.name != "auto":
+        return _create("learning_rules", table.name, table.settings)
+    if isinstance(model, HasSolver) and set(losses) == {"nll"} and not transforms:
+        return None
+    return _create("learning_rules", "bptt", table.settings)
+
+
+def _create(kind: str, name: str, settings: Mapping[str, Any]) -> Any:
+    """Return the registered object of that name; settings read from text are brought into the form that frozen dataclasses want."""
+    entry = get_registry().entry(kind, name)
+    return entry.create({key: _as_setting(value) for key, value in settings.items()})
+
+
+def _as_setting(value: Any) -> Any:
+    """Return lists as tuples, and the text "none" as None."""
+    if isinstance(value, list | tuple):
+        return tuple(_as_setting(item) for item in value)
+    return None if value == "none" else value
+
+
+def check_rule(components: Components, problems: Problems) -> None:
+    """Add to `problems` what a learning rule requires and the model does not have, with the rules that would do."""
+    rule, model = components.rule, components.model
+    if rule is None:
+        return
+    lacking = [protocol.__name__ for protocol in rule.requires if not isinstance(model, protocol)]
+    if lacking:
+        registry = get_registry()
+        able = [name for name in registry.names("learning_rules") if _fits(registry.get("learning_rules", name), model)]
+        problems.add(
+            f"learning rule {rule.name!r} needs {', '.join(lacking)}, which model {model.name!r} does not have. "
+            f"Rules that work with it: {', '.join(able) or 'none'}."
+        )
+
+
+def _fits(rule: Any, model: Any) -> bool:
+    return all(isinstance(model, protocol) for protocol in rule.requires)
+
+
+def with_emission(model: Any, wanted: str, *, has_multi_spike_bins: bool) -> Any:
+    """Return the model with its emission fixed.
+
+    "auto" (and a model that leaves it open): Poisson where a bin holds several spikes, if the model can, else the model's first emission.
+
+    Raises
+    ------
+    InvalidInputError
+        If the model cannot use that emission.
+    """
+    own = getattr(model, "emission", None)
+    if wanted == "auto" and own not in (None, "auto"):
+        return model
+    if wanted == "auto":
+        wanted = "poisson" if has_multi_spike_bins and "poisson" in model.emissions else model.emissions[0]
+    if wanted not in model.emissions:
+        raise InvalidInputError(
+            f"model {model.name!r} has no emission {wanted!r}{did_you_mean(wanted, model.emissions) or '.'} "
+            f"It can use: {', '.join(model.emissions)}."
+        )
+    return dataclasses.replace(model, emission=wanted) if own is not None else model
