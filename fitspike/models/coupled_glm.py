@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fitspike.citation import Citation
-from fitspike.errors import Problems, did_you_mean
+from fitspike.errors import InvalidInputError, Problems, did_you_mean
 from fitspike.models.bases import BASES
 from fitspike.models.glm_layout import Layout, make_layout
 from fitspike.params import ParamSpec
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from fitspike.models.base import DataInfo, Rollout, SolverContext, SolverReport
+    from fitspike.models.connectivity import Connectivity
     from fitspike.recording.binned import BinnedSpikes
     from fitspike.recording.chunk import SpikeChunk
     from fitspike.rng import Stream
@@ -236,6 +237,23 @@ class CoupledGLM:
         from fitspike.models.glm_drive import rollout
 
         return rollout(self, params, context, uniforms, observed, observed_mask, carry)
+
+    def connectivity(self, params: Params, extras: Mapping[str, Any]) -> Connectivity:
+        """Return the couplings [post, pre] as log gains per spike, with Wald tests if the fit kept coefficient covariances.
+
+        Under a ridge the covariances are those of the penalised fit, which makes the p-values approximate.
+
+        Raises
+        ------
+        InvalidInputError
+            If the model was fitted without coupling filters.
+        """
+        from fitspike.models.connectivity import from_basis_weights
+
+        if "coupling" not in params:
+            raise InvalidInputError("this coupled GLM has no coupling filters. Fit again with coupling_ms above 0, such as coupling_ms=50.")
+        value = params["coupling"]
+        return from_basis_weights(value.detach().cpu().numpy() if hasattr(value, "detach") else value, extras)
 
     def stability(self, params: ParamArrays, *, rates_hz: np.ndarray | None = None, seed: int = 0) -> Mapping[str, Any]:
         """Return {"is_stable", "message", ...}: whether free activity under these filters runs away.

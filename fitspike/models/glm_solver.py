@@ -41,6 +41,10 @@ def solve(model: CoupledGLM, binned: BinnedSpikes, context: SolverContext) -> tu
     fit = _Fit(layout, binned, context)
     fit.run()
     extras: dict[str, Any] = {"method": fit.method, "precision": fit.problem.dtype, **fit.stability}
+    if layout.coupling is not None:
+        n_lags = layout.coupling.n_lags or round(layout.model.coupling_ms / layout.dt_ms)
+        extras["coupling_basis"] = layout.coupling.at_lags(n_lags)
+        extras["coupling_lag_ms"] = np.arange(1, n_lags + 1) * layout.dt_ms
     if (fit.n_refits > 0).any():
         extras["n_refits"] = fit.n_refits
     if model.standard_errors is not False and not fit.stopped:
