@@ -112,7 +112,12 @@ class HasSelection(Protocol):
     """A model that can choose its own open settings (terms, penalties) on training data."""
 
     def select(self, binned: BinnedSpikes, context: SolverContext) -> tuple[Model, Mapping[str, Any]]:
-        """Return the model with every open setting fixed, and the table of what was tried (JSON-able)."""
+        """Return the model with every open setting fixed, and the table of what was tried (JSON-able).
+
+        The table's key "candidates" lists one mapping per candidate, for the report and its figure: "label" (the terms, in words), "score"
+        (bits per spike on the validation folds, or None), "error" (its standard error, or None), "penalty" (a number, or None) and
+        "is_chosen".
+        """
         ...
 
 

@@ -188,7 +188,9 @@ def _neuron_scores(run: RunFiles) -> Drawing | None:
     return Drawing(
         "neuron-scores",
         "Held-out bits per spike of each neuron over a model that knows only its mean training rate; error bars: one standard error.",
-        lambda: statistics.draw_neuron_scores(found["bits_per_spike"], found.get("bits_per_spike_se"), run.neuron_ids, found["n_spikes"]),
+        lambda: statistics.draw_neuron_scores(
+            found["bits_per_spike"], found.get("bits_per_spike_error"), run.neuron_ids, found["n_spikes"]
+        ),
     )
 
 

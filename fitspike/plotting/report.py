@@ -245,7 +245,7 @@ def _neurons(run: RunFiles) -> list[dict[str, Any]]:
             "id": str(name),
             "n_spikes": _entry(found.get("n_spikes"), i),
             "bits_per_spike": _entry(found.get("bits_per_spike"), i),
-            "error": _entry(found.get("bits_per_spike_se"), i),
+            "error": _entry(found.get("bits_per_spike_error"), i),
             "rate_hz": _entry(recorded.get("rate_hz"), i),
             "simulated_hz": _entry(simulated.get("rate_hz"), i),
         }

@@ -51,7 +51,7 @@ class RunFiles:
             path,
             **{name: _json(path / f"{name}.json") for name in json_files},
             history=_lines(path / "history.jsonl"),
-            statistics=_arrays(path / "score_blocks.npz", keep="neuron/", rename="score/") | _arrays(path / "statistics.npz"),
+            statistics=_arrays(path / "statistics.npz"),
             settings_text=text.read_text(encoding="utf-8") if text.is_file() else "",
         )
 
@@ -92,12 +92,11 @@ def _lines(path: Path) -> tuple[dict[str, Any], ...]:
     return tuple(rows)
 
 
-def _arrays(path: Path, keep: str = "", rename: str = "") -> dict[str, np.ndarray]:
-    """Return the arrays whose names begin with `keep`, which becomes `rename`."""
+def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         return {}
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {rename + name.removeprefix(keep): file[name] for name in file.files if name.startswith(keep)}
+            return dict(file)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise RunFolderError(f"{path} is damaged: {error}. Restore it, or fit again into another folder.") from error

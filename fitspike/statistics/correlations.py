@@ -207,8 +207,9 @@ def _added_correlogram(acc: CorrelogramSums, spikes: torch.Tensor, chunk: SpikeC
 
 def _correlogram_hz(acc: CorrelogramSums) -> torch.Tensor:
     """Return E[later earlier] / (E[earlier] dt) in Hz, lag first; NaN where the earlier neuron is silent."""
-    per_pair = ratio_or_nan(acc.product, acc.n_pairs.reshape(-1, *[1] * (acc.product.dim() - 1)))
-    return ratio_or_nan(per_pair, ratio_or_nan(acc.spikes, acc.n_bins) * (acc.dt_ms / 1000))
+    # One ratio: the NaN of a lag without pairs inside another ratio would turn every gradient into NaN.
+    n_pairs = acc.n_pairs.reshape(-1, *[1] * (acc.product.dim() - 1))
+    return ratio_or_nan(acc.product, n_pairs * (acc.spikes / acc.n_bins.clamp_min(1)) * (acc.dt_ms / 1000))
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ recorded/..., simulated/...                                     what `summarise`
 rescaling/quantile *                         (Q,)               values of the rescaled interval's distribution function under the model
 rescaling/cdf *                              (N, Q)             empirical distribution of each neuron's rescaled intervals at `quantile`
 rescaling/n_intervals *                      (N,)               intervals behind it; the 95 % band is 1.36 / sqrt(n_intervals)
-score/bits_per_spike *                       (N,)               held-out bits per spike of each neuron (or neuron/... in score_blocks.npz)
-score/bits_per_spike_se *                    (N,)               its standard error, NaN where unknown
+score/bits_per_spike *                       (N,)               held-out bits per spike of each neuron
+score/bits_per_spike_error *                  (N,)               its standard error, NaN where unknown
 score/n_spikes *                             (N,)               spikes scored
 model/psth_hz *                              (C, T, N)          PSTH of the model's clamped intensity, on the recorded PSTH's axes
 connectivity/weight *                        (N, N) [post,pre]  summed coupling, dimensionless (log-rate or log-odds)

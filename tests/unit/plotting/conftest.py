@@ -41,6 +41,9 @@ def run_folder(tmp_path_factory) -> Path:
         "rescaling/quantile": quantile,
         "rescaling/cdf": cdf,
         "rescaling/n_intervals": np.full(N_NEURONS, 300),
+        "score/bits_per_spike": rng.normal(0.3, 0.2, N_NEURONS),
+        "score/bits_per_spike_error": np.full(N_NEURONS, 0.05),
+        "score/n_spikes": rng.integers(50, 400, N_NEURONS),
         "connectivity/weight": weight,
         "connectivity/p_value": np.where(weight != 0, 1e-4, 0.5),
         "filter/history_lag_ms": lag,
@@ -52,9 +55,6 @@ def run_folder(tmp_path_factory) -> Path:
         "filter/speed": rng.normal(0, 0.1, (N_NEURONS, 20, 2)),
     }
     np.savez(path / "statistics.npz", **arrays)
-    scores = {"bits_per_spike": rng.normal(0.3, 0.2, N_NEURONS), "bits_per_spike_se": np.full(N_NEURONS, 0.05)}
-    scores["n_spikes"] = rng.integers(50, 400, N_NEURONS)
-    np.savez(path / "score_blocks.npz", **{f"neuron/{name}": value for name, value in scores.items()})
     files = {
         "status": {"format_version": 1, "state": "finished", "status": "CONVERGED", "message": "gradient below 1e-6"},
         "fit": {
