@@ -169,6 +169,7 @@ class RunConfig(Section):
     stop: StopConfig = StopConfig()
     score: ScoreConfig = ScoreConfig()
     simulation: SimulationConfig = SimulationConfig()
+    report: bool = Field(True, description="Draw figures and report.html at the end.")
     plugins: PluginsConfig = PluginsConfig()
     seed: int = Field(0, ge=0, description="Seed of every random stream.")
     device: str = Field("auto", description='"cpu", "cuda", or "auto".')

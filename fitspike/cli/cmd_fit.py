@@ -47,6 +47,7 @@ SCORE_ROWS = (
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder. Default: runs/RECORDING-MODEL-NUMBER.")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run in --out.")
 @click.option("--no-selection", is_flag=True, help="Take defaults for settings left at auto instead of choosing them on training data.")
+@click.option("--no-report", is_flag=True, help="Draw no figures and no report.html.")
 @click.option("--seed", type=int, metavar="N", help="Seed of every random stream. Default: 0.")
 @click.option("--device", metavar="NAME", help="cpu, cuda or auto.")
 @click.option("--backend", metavar="NAME", help="Kernel backend: auto, numba, reference, ...")
@@ -72,7 +73,7 @@ def fit(
     REC is a file, a folder, or several files of the same neurons. Settings come from the options, --set, --config, fitspike.toml and your
     own configuration file; `fitspike config show` lists them.
     """
-    from fitspike.fitting.fit import run_fit
+    from fitspike.fitting.pipeline import run_fit
     from fitspike.fitting.request import Request
 
     if resume and out is None:
@@ -105,6 +106,8 @@ def _nested(recordings: tuple[str, ...], options: dict[str, Any]) -> dict[str, A
     taken |= {name: options.pop(name) for name in ("seed", "device", "backend", "threads")}
     if options.pop("no_selection"):
         taken["selection"] = False
+    if options.pop("no_report"):
+        taken["report"] = False
     taken = {name: value for name, value in taken.items() if value is not None and value != ()}
     if "loss" in taken:
         taken["loss"] = parse_losses(taken["loss"])
@@ -166,7 +169,7 @@ def as_plain(result: Any) -> dict[str, Any]:
     return plain(
         {
             "run": str(result.run_dir),
-            "report": str(Path(result.run_dir) / "report.html"),
+            "report": None if report_of(result) is None else str(report_of(result)),
             "status": result.status.name,
             "advice": result.status.advice,
             "message": result.message,
@@ -207,4 +210,11 @@ def show(result: Any) -> None:
         click.echo(f"note: {note}")
     click.echo(f"{result.status.name}: {result.message} {result.status.advice}")
     click.echo(f"run folder {result.run_dir}")
-    click.echo(f"report {Path(result.run_dir) / 'report.html'}")
+    if report_of(result) is not None:
+        click.echo(f"report {report_of(result)}")
+
+
+def report_of(result: Any) -> Path | None:
+    """Return the path of report.html, or None if none was drawn."""
+    path = Path(result.run_dir) / "report.html"
+    return path if path.exists() else None

@@ -1,5 +1,5 @@
 """fit(): the one place where all parts meet."""
 
-from fitspike.fitting.fit import fit, run_fit
+from fitspike.fitting.pipeline import fit, run_fit
 
 __all__ = ["fit", "run_fit"]

@@ -18,7 +18,7 @@ from fitspike.results.result import FitResult
 from fitspike.results.run_dir import RunFolder
 from fitspike.toml_text import to_toml
 
-MAY_CHANGE = ("stop", "score", "simulation", "threads", "plugins", "format_version")
+MAY_CHANGE = ("stop", "score", "simulation", "report", "threads", "plugins", "format_version")
 """Settings that may differ when a run is resumed: they do not change what it converges to."""
 
 

@@ -89,10 +89,12 @@ def leading_part(binned: BinnedSpikes, max_seconds: float) -> BinnedSpikes:
 
 
 def stability_note(fitted: Fitted) -> list[str]:
-    """Return what a model says of its own stability if that is a warning."""
-    if not isinstance(fitted.model, HasStability):
-        return []
-    found = fitted.model.stability(to_tensors(fitted.params))
+    """Return what a model says of its own stability if that is a warning; a solver that has looked is not asked again."""
+    found = fitted.report.extras
+    if "is_stable" not in found:
+        if not isinstance(fitted.model, HasStability):
+            return []
+        found = fitted.model.stability(to_tensors(fitted.params))
     return [] if found["is_stable"] else [str(found["message"])]
 
 

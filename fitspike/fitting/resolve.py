@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from fitspike.errors import FitspikeError, InvalidInputError, Problems, did_you_
 from fitspike.fitting.request import Request
 from fitspike.models.base import HasSolver
 from fitspike.plugin.registry import get_registry, settings_of
+from fitspike.results.components import reference_to
 
 NETWORK = "spiking-network"
 """The model that a neuron model is put into when no model is named."""
@@ -119,6 +121,24 @@ def _as_setting(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_as_setting(item) for item in value)
     return None if value == "none" else value
+
+
+@contextmanager
+def blaming_plugins(components: Components, doing: str) -> Iterator[None]:
+    """Turn an exception out of third-party code into a PluginError that names the plugin; the cause is chained.
+
+    Which of several third parties is at fault cannot be told from outside; the one that lies deepest is named.
+    """
+    used = [("models", components.model), ("learning_rules", components.rule), ("neuron_models", getattr(components.model, "neuron", None))]
+    used += [("losses", loss) for loss, _ in components.losses.values()]
+    used += [("update_transforms", transform) for transform in components.transforms]
+    registry = get_registry()
+    with ExitStack() as stack:
+        for kind, thing in used:
+            reference = reference_to(thing, kind) if thing is not None else None
+            if reference is not None and reference.distribution:
+                stack.enter_context(registry.entry(kind, reference.qualified_name).guard(doing))
+        yield
 
 
 def check_rule(components: Components, problems: Problems) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from fitspike.citation import collect
-from fitspike.errors import FitFailed, FitInterrupted, FitspikeError
+from fitspike.errors import FitFailed, FitInterrupted
 from fitspike.fitting.estimate import estimate
 from fitspike.fitting.folder import open_folder, read_fitted, write_start
 from fitspike.fitting.judge import Judgement, judge
 from fitspike.fitting.optimise import Budget, Fitted, optimise, select_settings
 from fitspike.fitting.prepare import Prepared, prepare
 from fitspike.fitting.request import Callback, Request, make_request
+from fitspike.fitting.resolve import blaming_plugins
 from fitspike.fitting.session import Session
 from fitspike.fitting.threads import available_threads, use_threads
 from fitspike.plugin.lifecycle import RunInfo
@@ -52,6 +53,7 @@ def fit(
     stop: Mapping[str, Any] | None = None,
     score: Mapping[str, Any] | None = None,
     simulation: Mapping[str, Any] | None = None,
+    report: bool = True,
     device: str = "auto",
     backend: str = "auto",
     threads: int | None = None,
@@ -80,6 +82,7 @@ def fit(
     init : initial constrained parameters by name
     selection : whether model settings left at "auto" are chosen on blocked folds of the training data
     batch, optimiser, stop, score, simulation : tables of the configuration, see docs/config.md
+    report : draw figures and report.html into the run folder
     threads : of numba, BLAS and torch; default: the cores given to the process
     out : folder of the run; default: nothing is stored
     resume : go on in the folder `out` where an interrupted run stopped; the parameters are those of a run never interrupted
@@ -113,6 +116,7 @@ def fit(
             "stop": stop,
             "score": score,
             "simulation": simulation,
+            "report": report,
             "device": device,
             "backend": backend,
             "threads": threads,
@@ -139,10 +143,13 @@ def run_fit(request: Request, *, raise_on_failure: bool = True) -> FitResult:
         session = _open_session(request, prepared, folder, progress)
         with session:
             try:
-                result = _run(request, prepared, session, provenance, threads)
+                with blaming_plugins(prepared.components, "fitting"):
+                    result = _run(request, prepared, session, provenance, threads)
+            except FitInterrupted:
+                raise
             except KeyboardInterrupt as error:
                 raise _interrupted(session, None) from error
-            except (FitspikeError, MemoryError) as error:
+            except Exception as error:
                 _note_failure(session, error)
                 raise
         return _outcome(result, session, raise_on_failure)
@@ -190,8 +197,9 @@ def _run(request: Request, prepared: Prepared, session: Session, provenance: Run
     if session.folder is not None:
         write_judged(session.folder, result)
         write_ending(session.folder, result)
-        session.enter("report", "figures and report")
-        _write_report(session.folder)
+        if config.report:
+            session.enter("report", "figures and report")
+            _write_report(session.folder)
     return result
 
 

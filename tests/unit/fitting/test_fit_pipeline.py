@@ -1,0 +1,153 @@
+"""fit(): its parts meet, its numbers are those of the parts, its problems come before compute."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import poisson
+
+import fitspike
+from fitspike.errors import FitFailed, FitInterrupted, FitspikeError, InvalidInputError, RunFolderError
+from fitspike.recording.recording import Recording
+
+QUIET = {
+    "progress": "off",
+    "threads": 1,
+    "report": False,
+    "score": {"co_smoothing_bins": 500, "n_bootstrap": 50},
+    "simulation": {"max_seconds": 3.0},
+}
+
+
+def fit(recording, model, **options):
+    return fitspike.fit(recording, model, **{**QUIET, **options})
+
+
+def test_scores_are_those_of_the_held_out_last_fifth(counts_recording, steady_rate):
+    result = fit(counts_recording, steady_rate(shift=0.3, n_steps=60))
+    counts = counts_recording.bin().dense_numpy()[0].astype(int)
+    rate = counts[:2400].mean(0)
+    model = poisson.logpmf(counts[2400:], rate * np.exp(0.3)).sum()
+    null = poisson.logpmf(counts[2400:], rate).sum()
+    assert result.scores["log_likelihood"] == pytest.approx(model, rel=1e-9)
+    assert result.scores["bits_per_spike"] == pytest.approx((model - null) / counts[2400:].sum() / np.log(2), rel=1e-6)
+    assert result.scores["n_spikes"] == counts[2400:].sum() and result.scores["n_bins"] == 600
+    np.testing.assert_allclose(result.params["log_rate"], np.log(rate) + 0.3, atol=1e-9)
+    assert result.status.name == "CONVERGED" and result.message == "halved"
+    assert result.extras["standard_error"].tolist() == [1, 1, 1]
+
+
+def test_open_settings_are_selected_unless_switched_off(counts_recording, steady_rate):
+    chosen = fit(counts_recording, steady_rate())
+    assert chosen.model.settings["shift"] == 0.0
+    assert [row["label"] for row in chosen.selection["candidates"]] == ["shift 0.5", "shift 0.0", "shift -0.5"]
+    with pytest.raises(AssertionError, match="fixes open settings"):
+        fit(counts_recording, steady_rate(), selection=False)
+
+
+def test_free_simulation_lies_beside_the_data(counts_recording, steady_rate):
+    result = fit(counts_recording, steady_rate(shift=1.5, n_steps=60), simulation={"max_seconds": 6.0})
+    assert result.simulation["rate_ratio"] == pytest.approx(np.exp(1.5), rel=0.1)
+    assert any("times as much as the data" in note for note in result.notes)
+    assert result.statistics["simulated/rate_hz"].shape == (3,)
+    left_out = fit(counts_recording, steady_rate(shift=0.0), simulation={"max_seconds": 0})
+    assert left_out.simulation == {} and "simulated/rate_hz" not in left_out.statistics
+
+
+def test_same_seed_same_numbers_other_seed_other_simulation(counts_recording, steady_rate):
+    one, again, other = (fit(counts_recording, steady_rate(shift=0.0), seed=seed) for seed in (1, 1, 2))
+    assert one.scores == again.scores
+    np.testing.assert_array_equal(one.statistics["simulated/rate_hz"], again.statistics["simulated/rate_hz"])
+    assert (one.statistics["simulated/rate_hz"] != other.statistics["simulated/rate_hz"]).any()
+
+
+def test_every_problem_is_reported_at_once(counts_recording, tmp_path):
+    with pytest.raises(FitspikeError) as caught:
+        fit(tmp_path / "missing.nwb", "coupled-gml", loss={"nll": 1, "nl": 0.5}, rule="bptd", transforms=["prune"])
+    text = str(caught.value)
+    for part in ("missing.nwb", "coupled-gml", "no loss 'nl'; did you mean 'nll'", "prune"):
+        assert part in text
+    assert "4 problems" in text
+
+
+def test_bins_with_several_spikes_are_not_given_to_a_bernoulli_model(counts_recording, steady_rate):
+    with pytest.raises(InvalidInputError, match=r"hold several spikes.*Use emission='poisson', or a smaller dt_ms"):
+        fit(counts_recording, steady_rate(shift=0.0), emission="bernoulli")
+    assert fit(counts_recording, steady_rate(shift=0.0)).model.settings["emission"] == "poisson"
+
+
+def test_unknown_emission_and_setting_suggest_near_names(counts_recording, steady_rate):
+    with pytest.raises(InvalidInputError, match="no emission 'poison'; did you mean 'poisson'"):
+        fit(counts_recording, steady_rate(shift=0.0), emission="poison")
+    with pytest.raises(InvalidInputError, match="'stop.max_step'; did you mean 'max_steps'"):
+        fit(counts_recording, steady_rate(shift=0.0), stop={"max_step": 3})
+
+
+def test_silent_neurons_are_noted_and_a_silent_recording_is_refused(steady_rate):
+    counts = np.zeros((1000, 2), int)
+    counts[::10, 0] = 1
+    result = fit(Recording.from_counts(counts, dt_ms=10.0, ids=["loud", "mute"]), steady_rate(shift=0.0, n_steps=0))
+    assert any("silent in the training part (mute)" in note for note in result.notes)
+    with pytest.raises(FitspikeError, match="no spike"):
+        fit(Recording.from_counts(np.zeros((1000, 2), int), dt_ms=10.0), steady_rate(shift=0.0))
+
+
+def test_nothing_held_out_is_said(counts_recording, steady_rate):
+    result = fit(counts_recording, steady_rate(shift=0.0), split="none")
+    assert result.scores == {} and result.blocks is None
+    assert any("no held-out score" in note for note in result.notes)
+
+
+def test_a_diverged_fit_fails_with_its_result(counts_recording, steady_rate, tmp_path):
+    with pytest.raises(FitFailed, match="DIVERGED.*it blew up.*learning_rate") as caught:
+        fit(counts_recording, steady_rate(shift=0.0, diverge_at=3), out=tmp_path / "run")
+    assert caught.value.result.status.name == "DIVERGED"
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
+    result = fit(counts_recording, steady_rate(shift=0.0, diverge_at=3), raise_on_failure=False)
+    assert result.status.name == "DIVERGED" and result.scores == {}
+
+
+def test_a_second_fit_into_one_folder_is_refused(counts_recording, steady_rate, tmp_path):
+    fit(counts_recording, steady_rate(shift=0.0), out=tmp_path / "run")
+    before = (tmp_path / "run" / "params.npz").read_bytes()
+    with pytest.raises(RunFolderError, match=r"already holds a run.*--resume.*--out"):
+        fit(counts_recording, steady_rate(shift=0.2), out=tmp_path / "run")
+    assert (tmp_path / "run" / "params.npz").read_bytes() == before
+
+
+def test_callbacks_hear_every_log_point_and_may_interrupt(counts_recording, steady_rate, tmp_path):
+    heard = []
+
+    def stop_at_five(step, metrics):
+        heard.append(step)
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(FitInterrupted, match="at step 5; continue with `fitspike fit --resume"):
+        fit(counts_recording, steady_rate(shift=0.0), callbacks=[stop_at_five], out=tmp_path / "run")
+    assert heard == [1, 2, 3, 4, 5]
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "interrupted"
+
+
+def test_wrong_parameters_of_a_model_are_named(counts_recording, steady_rate):
+    class Wrong(steady_rate):
+        def solve(self, binned, context):
+            params, report = super().solve(binned, context)
+            return {"log_rat": params["log_rate"]}, report
+
+    with pytest.raises(FitspikeError, match="log_rate is missing; log_rat is not in param_specs"):
+        fit(counts_recording, Wrong(shift=0.0))
+
+
+def test_held_out_neurons_are_the_ones_hidden(counts_recording, steady_rate):
+    result = fit(counts_recording, steady_rate(shift=0.0), split="neuron:fraction=0.34")
+    assert np.isfinite(result.score_details["co_smoothing"]).sum() == 1
+    assert any("1 held-out neurons hidden" in note for note in result.notes)
+
+
+def test_selection_of_neurons_and_trials_reaches_the_fit(steady_rate):
+    counts = np.random.default_rng(4).poisson(0.3, size=(10, 200, 3))
+    recording = Recording.from_counts(counts, dt_ms=10.0, ids=["a", "b", "c"])
+    result = fit(recording, steady_rate(shift=0.0, n_steps=60), select={"neurons": ["c", "a"], "trials": range(6)}, split="trial:test=5")
+    assert result.data.neuron_ids == ("c", "a")
+    np.testing.assert_allclose(np.exp(result.params["log_rate"]), counts[:5, :, [2, 0]].mean((0, 1)), rtol=1e-9)
