@@ -177,14 +177,16 @@ class RunConfig(Section):
     threads: int | None = Field(None, ge=1, description="Threads of numba, BLAS and torch; default: the cores given to the process.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain nested values without entries that are None or empty tables."""
-        return _without_empty(self.model_dump(mode="python", exclude_none=True))
+        """Return nested values as TOML reads them: lists for tuples, no entry that is None, no empty table."""
+        return _as_toml(self.model_dump(mode="python", exclude_none=True))
 
 
-def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the table without empty tables in it."""
-    inner = {key: _without_empty(value) if isinstance(value, dict) else value for key, value in values.items()}
-    return {key: value for key, value in inner.items() if value != {}}
+def _as_toml(value: Any) -> Any:
+    """Return a value with tuples as lists and without empty tables."""
+    if isinstance(value, dict):
+        inner = {key: _as_toml(item) for key, item in value.items()}
+        return {key: item for key, item in inner.items() if item != {}}
+    return [_as_toml(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def parse_config(values: Mapping[str, Any], origin: str = "configuration") -> RunConfig:

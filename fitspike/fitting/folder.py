@@ -72,7 +72,7 @@ def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat |= _flat(value, dotted)
         else:
-            flat[dotted] = list(value) if isinstance(value, tuple) else value
+            flat[dotted] = value
     return flat
 
 
