@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataCard:
-    """What a dataset is. `items` are the names for `get NAME/ITEM`; `settings` the recommended fit settings per item or for all ("")."""
+    """What a dataset is.
+
+    items : names for `get NAME/ITEM`; `summaries` says more of some of them
+    parameters : settings of a generator with their values
+    settings : recommended settings of a fit, per item ("" for all)
+    """
 
     name: str
     summary: str
@@ -25,6 +30,8 @@ class DataCard:
     items: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    summaries: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

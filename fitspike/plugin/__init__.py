@@ -23,7 +23,7 @@ _LAZY = {
         "RecordingError",
         "TooFewTrialsError",
     ),
-    "fitspike.recording.recording": ("NeuronTable", "Recording", "Signal", "TrialTable"),
+    "fitspike.recording.recording": ("NeuronTable", "Recording", "RecordingSource", "Signal", "TrialTable"),
     "fitspike.recording.binned": ("BinnedSpikes", "SpikeChunk"),
     "fitspike.neurons.base": ("Emission", "LinearForm", "NeuronModel"),
     "fitspike.neurons.emissions": ("get_emission",),
@@ -46,6 +46,7 @@ _LAZY = {
     "fitspike.learning.base": ("Batch", "BoundRule", "LearningRule", "UpdateTransform"),
     "fitspike.hardware.base": ("HardwareConstraints", "HardwareTarget"),
     "fitspike.datasets.base": ("DataCard", "Dataset", "GroundTruth"),
+    "fitspike.datasets.cards": ("read_cards",),
     "fitspike.plugin.lifecycle": ("RunInfo",),
 }
 _HOME = {name: module for module, names in _LAZY.items() for name in names}

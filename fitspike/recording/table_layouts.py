@@ -43,7 +43,7 @@ def build(layout: Layout, settings: TableOptions, notes: list[str], source: Call
     times_ns = times_to_ns(times, unit=unit or "s", sampling_rate_hz=settings.sampling_rate_hz)
     if not times_ns.size:
         raise NoSpikeTrainsError(f"no spike trains found in {layout.path}: it holds no spike. There is: {layout.described}")
-    neurons = NeuronTable.make(ids, labels=labels, columns=_neuron_columns(layout, settings, len(ids)))
+    neurons = NeuronTable.make(ids, labels=labels).with_columns(_neuron_columns(layout, settings, len(ids)))
     trials = None
     if settings.trials is not None or settings.conditions is not None:
         times_ns, trials = _trials(layout, settings, times_ns, notes)
@@ -260,8 +260,8 @@ def _binned(layout: Layout, settings: TableOptions, source: Callable[[], Recordi
         or len(set(axes)) != len(axes)
     ):
         raise ReadError(
-            f"{layout.path}: counts {settings.counts!r} have shape {counts.shape}; axes={settings.axes!r}, dt_ms={settings.dt_ms}. Give dt_ms and "
-            f"a name for each axis, of {', '.join(AXES)}, such as axes='time,neuron', dt_ms=10."
+            f"{layout.path}: counts {settings.counts!r} have shape {counts.shape}; axes={settings.axes!r}, dt_ms={settings.dt_ms}. "
+            f"Give dt_ms and a name for each axis, of {', '.join(AXES)}, such as axes='time,neuron', dt_ms=10."
         )
     outer = [axis for axis in ("condition", "trial", "repeat") if axis in axes]
     ordered = np.transpose(counts, [axes.index(axis) for axis in (*outer, "time", "neuron")])
@@ -273,7 +273,7 @@ def _binned(layout: Layout, settings: TableOptions, source: Callable[[], Recordi
     recording = Recording.from_counts(
         blocks,
         dt_ms=settings.dt_ms,
-        neurons=NeuronTable.make(ids, columns=_neuron_columns(layout, settings, n_neurons)),
+        neurons=NeuronTable.make(ids).with_columns(_neuron_columns(layout, settings, n_neurons)),
         conditions=where["condition"].astype(str) if "condition" in where else None,
         trial_columns={name: values for name, values in where.items() if name != "condition"},
         signals=_signals(layout, settings),

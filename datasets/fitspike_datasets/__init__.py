@@ -1,0 +1,18 @@
+"""Datasets of fitspike, registered by hook: generators with known truth, and cards of recordings that others made public."""
+
+from pathlib import Path
+
+from fitspike.plugin import hookimpl
+
+
+@hookimpl
+def fitspike_register_datasets(register):
+    """Register the generators, and a dataset per card in cards/."""
+    register("fitspike_datasets.generators_glm:CoupledGLMNetwork", name="coupled-glm-network")
+    register("fitspike_datasets.generators_lif:EscapeNoiseLIFNetwork", name="escape-noise-lif-network")
+    register("fitspike_datasets.generators_poisson:InhomogeneousPoisson", name="inhomogeneous-poisson")
+
+    from fitspike.plugin import read_cards
+
+    for dataset in read_cards(Path(__file__).parent / "cards"):
+        register(dataset, name=dataset.name)
