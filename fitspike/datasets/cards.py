@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fitspike import __version__
 from fitspike.datasets.base import DataCard, GroundTruth
 from fitspike.errors import InvalidInputError, Problems, UnknownNameError, did_you_mean
+from fitspike.recording.text_tables import natural_key
 
 if TYPE_CHECKING:
     from fitspike.recording.recording import Recording
@@ -180,7 +181,7 @@ def _item(name: str, about: Mapping[str, Any], card: Mapping[str, Any], hashes: 
     patterns = [given] if isinstance(given, str) else list(given)
     files: list[str] = []
     for pattern in patterns:
-        matches = [pattern] if pattern in hashes else sorted(fnmatch.filter(hashes, pattern), key=_natural)
+        matches = [pattern] if pattern in hashes else sorted(fnmatch.filter(hashes, pattern), key=natural_key)
         if not matches:
             problems.add(f"item {name!r}: no file {pattern!r} in [sha256].")
         files += matches
@@ -203,8 +204,3 @@ def _url(templates: str | Mapping[str, str], file: str) -> str:
     by_pattern = {"*": templates} if isinstance(templates, str) else templates
     template = next((template for pattern, template in by_pattern.items() if fnmatch.fnmatch(file, pattern)), "")
     return template.format(path=file, name=path.name, folder=path.parent.name)
-
-
-def _natural(name: str) -> list[int | str]:
-    """Order cell2 before cell10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -12,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fitspike import __version__
 from fitspike.datasets.base import GroundTruth
 from fitspike.datasets.cache import cache_folder
 from fitspike.datasets.truth import save_truth
@@ -90,14 +90,27 @@ def _find(name: str) -> tuple[Entry, Any, str | None]:
 
 def _key(entry: Entry, dataset: Any, item: str | None) -> str:
     """Return 10 digits that change with the card's entry, its files, the code that reads them, and the native format."""
-    about: dict[str, Any] = {"plugin": entry.qualified_name, "version": entry.version, "fitspike": __version__, "format": FORMAT_VERSION}
+    about: dict[str, Any] = {"plugin": entry.qualified_name, "code": _code_digest("fitspike.recording"), "format": FORMAT_VERSION}
     if hasattr(dataset, "item"):
         chosen = dataset.item(item)
         about |= {"reader": dict(chosen.reader), "loader": chosen.loader, "truth": chosen.truth}
         about["files"] = {file: dataset.sha256[file] for file in chosen.files}
+        about["own_code"] = [
+            _code_digest(target.partition(":")[0].rpartition(".")[0]) for target in (chosen.loader, chosen.truth) if target
+        ]
     else:
-        about["settings"] = repr(dataset)
+        about |= {"settings": repr(dataset), "own_code": _code_digest(type(dataset).__module__.partition(".")[0])}
     return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:10]
+
+
+def _code_digest(package: str) -> str:
+    """Return the SHA-256 of a package's own files, so that nothing read by older code is taken from the cache."""
+    spec = importlib.util.find_spec(package)
+    digest = hashlib.sha256()
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        for path in sorted(Path(folder).glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _truth(dataset: Any, item: str | None, *, seed: int) -> GroundTruth | None:

@@ -13,7 +13,7 @@ from fitspike.errors import NoSpikeTrainsError, ReadError
 from fitspike.recording.recording import Recording
 from fitspike.recording.table_options import TableOptions
 from fitspike.recording.tables import NeuronTable, RecordingSource, Signal, TrialTable
-from fitspike.recording.text_tables import id_range, unit_in_name
+from fitspike.recording.text_tables import id_range, natural_key, unit_in_name
 from fitspike.recording.times import times_to_ns
 from fitspike.units import NS_PER_MS, NS_PER_S, s_to_ns
 
@@ -111,7 +111,8 @@ def _spikes(layout: Layout, settings: TableOptions, notes: list[str]) -> tuple[n
             )
         given = given.astype(np.int64)
     occurring = np.unique(given)
-    ids = _ids(settings, occurring.astype(str))
+    names = occurring.astype(str)
+    ids = _ids(settings, sorted(names, key=natural_key) if given.dtype.kind in "US" else names)
     if (
         settings.ids is None
         and given.dtype.kind in "iu"

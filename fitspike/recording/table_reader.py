@@ -151,7 +151,7 @@ def _neuron_per_file(files: list[Path], settings: TableOptions, notes: list[str]
     """Return one train per file; ids are the parts in which the file names differ, in the order of the numbers in them."""
     if not files:
         raise ReadError("no files given for layout='neuron-per-file'.")
-    files = sorted(files, key=lambda p: [int(part) if part.isdigit() else part for part in _number_parts(p.name)])
+    files = sorted(files, key=lambda p: text_tables.natural_key(p.name))
     trains = []
     for file in files:
         lines = text_tables.read_lines(file, encoding=settings.encoding, separator=settings.separator)
@@ -170,13 +170,9 @@ def _neuron_per_file(files: list[Path], settings: TableOptions, notes: list[str]
     return Layout(files[0].parent, None, described, trains=trains, train_ids=ids, train_labels=[file.stem for file in files])
 
 
-def _number_parts(name: str) -> list[str]:
-    return re.split(r"(\d+)", name)
-
-
 def _differing_parts(stems: list[str]) -> list[str]:
     """Return what tells the names apart: "cell0", "cell10" -> "0", "10"; the whole names where that is not unique."""
-    parts = [_number_parts(stem) for stem in stems]
+    parts = [re.split(r"(\d+)", stem) for stem in stems]
     if len({len(p) for p in parts}) == 1:
         varying = [i for i in range(len(parts[0])) if len({p[i] for p in parts}) > 1]
         ids = ["_".join(p[i] for i in varying) for p in parts]

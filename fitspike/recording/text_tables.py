@@ -45,6 +45,11 @@ def id_range(text: str) -> np.ndarray:
     return np.arange(int(match[1]), int(match[2]) + 1)
 
 
+def natural_key(name: str) -> list[int | str]:
+    """Return a sorting key that puts "cell2" before "cell10"."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
 def read_lines(path: Path, *, encoding: str = "utf-8-sig", separator: str | None = None) -> TextLines:
     """Return the lines of a text file, split into fields.
 
