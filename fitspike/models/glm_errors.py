@@ -10,8 +10,8 @@ from scipy.linalg import cho_factor, cho_solve
 from fitspike.models.glm_metric import make_gram
 from fitspike.models.glm_problem import Problem
 
-_LIMIT_S = 60.0  # rough cost on one core up to which "auto" computes exact Hessians
-_S_PRODUCT = 3e-11  # seconds per multiply-add of a float32 matrix product
+_LIMIT_S = 20.0  # rough cost on one core up to which "auto" computes exact Hessians
+_S_PRODUCT = 1.5e-11  # seconds per multiply-add of a float32 matrix product
 _COVARIANCE_VALUES = 2e7
 _LEAST_INFORMATION = 1e-6  # of the largest; a weight with less is not determined by the data
 
