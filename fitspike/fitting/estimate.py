@@ -80,5 +80,9 @@ def _pass_seconds(prepared: Prepared) -> float:
 def _duration(seconds: float) -> str:
     for limit, unit, factor in ((120.0, "s", 1.0), (7200.0, "min", 60.0)):
         if seconds < limit:
-            return f"{seconds / factor:.2g} {unit}"
-    return f"{seconds / 3600:.2g} h"
+            return f"{_two_digits(seconds / factor)} {unit}"
+    return f"{_two_digits(seconds / 3600)} h"
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"

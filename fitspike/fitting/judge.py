@@ -13,6 +13,7 @@ from fitspike.errors import InvalidInputError
 from fitspike.fitting.optimise import Fitted
 from fitspike.fitting.prepare import Prepared
 from fitspike.models.base import HasConnectivity, HasStability
+from fitspike.models.connectivity import Connectivity
 from fitspike.params import to_tensors
 from fitspike.recording.binned import BinnedSpikes
 from fitspike.results.result import is_binary
@@ -115,16 +116,25 @@ def score_statistics(score: Score) -> dict[str, np.ndarray]:
 
 
 def model_statistics(fitted: Fitted) -> dict[str, np.ndarray]:
-    """Return couplings and filters of the model that figures are drawn from; nothing for a model without couplings."""
+    """Return couplings and filters of the model that figures are drawn from; nothing for a model without them."""
     arrays: dict[str, np.ndarray] = {}
-    if isinstance(fitted.model, HasConnectivity):
-        found = fitted.model.connectivity(to_tensors(fitted.params), fitted.report.extras)
-        arrays["connectivity/weight"] = found.weight if found.weight.ndim == 2 else found.weight.sum(-1)
-        if getattr(found, "p_value", None) is not None:
+    if (found := _couplings(fitted)) is not None:
+        arrays["connectivity/weight"] = found.weight
+        if found.p_value is not None:
             arrays["connectivity/p_value"] = found.p_value
     if hasattr(fitted.model, "filters"):
         arrays |= {f"filter/{name}": np.asarray(value) for name, value in fitted.model.filters(to_tensors(fitted.params)).items()}
     return arrays
+
+
+def _couplings(fitted: Fitted) -> Connectivity | None:
+    """Return the couplings, or None for a model that has none or was fitted without them."""
+    if not isinstance(fitted.model, HasConnectivity):
+        return None
+    try:
+        return fitted.model.connectivity(to_tensors(fitted.params), fitted.report.extras)
+    except InvalidInputError:
+        return None
 
 
 def judge(prepared: Prepared, fitted: Fitted, config: RunConfig, stop_if_asked: Any) -> Judgement:

@@ -114,10 +114,11 @@ def rollout(
             emission=emission_name,
         )
         value, spikes = torch.as_tensor(run.drive), torch.as_tensor(run.spikes)
-        log_prob = (get_emission(emission_name).log_prob(value, spikes, context.dt_ms) * context.mask[:, :, None]).sum(1)
+        emission = get_emission(emission_name)
+        log_prob = (emission.log_prob(value, spikes, context.dt_ms) * context.mask[:, :, None]).sum(1)
         past = np.concatenate([carry["past"], run.spikes], axis=1)
         new_carry = {"past": past[:, past.shape[1] - filters.n_lags :], "state": run.state}
-        return Rollout(spikes, log_prob, {"drive": value}, new_carry)
+        return Rollout(spikes, log_prob, {"drive": value, "expected": emission.expected(value, context.dt_ms)}, new_carry)
 
 
 def _emission(model: CoupledGLM) -> str:

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import gammaln
 
+from fitspike.errors import InvalidInputError
 from fitspike.recording.binned import BinnedSpikes, SpikeChunk
 from fitspike.rng import Stream
 from fitspike.scoring.blocks import BlockPlan, BlockSums, block_times_ns, plan_blocks, reference_sums
 
 if TYPE_CHECKING:
     from fitspike.types import Params
+
+RUNAWAY_RATE_HZ, RUNAWAY_FACTOR = 200.0, 5.0
+"""A hidden neuron has run away if its expected rate over a block is above both this rate and this multiple of its training rate."""
 
 
 def neuron_groups(n_neurons: int, n_groups: int, held_out: np.ndarray | None, stream: Stream) -> tuple[tuple[int, ...], ...]:
@@ -54,13 +58,20 @@ def co_smoothing_sums(
     sampling noise, never up in expectation (the logarithm is concave).
 
     Columns of neurons in no group are NaN.
+
+    Raises
+    ------
+    InvalidInputError
+        If hidden neurons run away: without their recorded past the model does not predict them but explodes.
     """
     null, saturated, n_spikes, n_bins = reference_sums(binned, plan, rate, is_binary=is_binary)
     total = np.full(null.shape, np.nan)
     for number, group in enumerate(groups):
         hidden = np.zeros(binned.n_neurons, dtype=bool)
         hidden[list(group)] = True
-        total[:, hidden] = _hidden_log_likelihood(model, params, binned, plan, hidden, n_samples, is_binary, stream.child(str(number)))
+        total[:, hidden] = _hidden_log_likelihood(
+            model, params, binned, plan, rate, hidden, n_samples, is_binary, stream.child(str(number))
+        )
     known = np.isfinite(total).any(axis=0)
     start, stop = block_times_ns(binned, plan)
     hide = np.where(known, 1.0, np.nan)
@@ -72,6 +83,7 @@ def _hidden_log_likelihood(
     params: Params,
     binned: BinnedSpikes,
     plan: BlockPlan,
+    rate: np.ndarray,
     hidden: np.ndarray,
     n_samples: int,
     is_binary: bool,
@@ -81,6 +93,7 @@ def _hidden_log_likelihood(
     import torch
 
     total = np.zeros((plan.n_blocks, int(hidden.sum())))
+    limit = np.maximum(RUNAWAY_RATE_HZ * binned.dt_ms / 1000, RUNAWAY_FACTOR * rate[hidden])
     clamped = torch.as_tensor(~hidden)
     n_units = binned.n_neurons + getattr(model, "n_hidden", 0)  # uniforms for units that have no data, too
     for trial in np.unique(plan.trial):
@@ -97,14 +110,28 @@ def _hidden_log_likelihood(
                     params, chunk, uniforms=torch.as_tensor(uniforms), observed=observed, observed_mask=clamped, carry=run_carry
                 )
                 run_carry = run.carry
-                mixed = chunk_of_spikes(chunk, run.spikes.detach().cpu().numpy())
-                expected, intensity_carry = model.intensity(params, mixed, intensity_carry)
+                if "expected" in run.latents:
+                    expected = run.latents["expected"]
+                else:
+                    mixed = chunk_of_spikes(chunk, run.spikes.detach().cpu().numpy())
+                    expected, intensity_carry = model.intensity(params, mixed, intensity_carry)
             if first not in block_at:
                 continue
             mean = expected.detach().cpu().numpy()[:, :, hidden].astype(np.float64).mean(axis=0)
+            _check_bounded(mean, limit)
             spikes = observed[0].numpy()[:, hidden]
             total[block_at[first]] = _log_prob(spikes, mean, is_binary).sum(axis=0)
     return total
+
+
+def _check_bounded(mean: np.ndarray, limit: np.ndarray) -> None:
+    """Raise InvalidInputError if a neuron's mean expected count over a stretch (n_bins, n_hidden) is above its limit (n_hidden,)."""
+    away = ~(mean.mean(axis=0) <= limit)
+    if away.any():
+        raise InvalidInputError(
+            f"co-smoothing is undefined: {int(away.sum())} hidden neurons run away when they are predicted from the others and their own "
+            "simulated past. Raise the penalties on history and coupling."
+        )
 
 
 def _log_prob(spikes: np.ndarray, mean: np.ndarray, is_binary: bool) -> np.ndarray:

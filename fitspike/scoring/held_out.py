@@ -246,17 +246,21 @@ def _co_smoothing(
         return {}, {}
     groups = neuron_groups(binned.n_neurons, settings.n_neuron_groups, held_out, stream.child("groups"))
     part = leading_blocks(binned, plan, settings.co_smoothing_bins)
-    sums = co_smoothing_sums(
-        model,
-        params,
-        binned,
-        part,
-        rate,
-        groups=groups,
-        n_samples=settings.n_samples,
-        is_binary=is_binary,
-        stream=stream.child("co_smoothing"),
-    )
+    try:
+        sums = co_smoothing_sums(
+            model,
+            params,
+            binned,
+            part,
+            rate,
+            groups=groups,
+            n_samples=settings.n_samples,
+            is_binary=is_binary,
+            stream=stream.child("co_smoothing"),
+        )
+    except InvalidInputError as error:
+        notes.append(f"No score: {error}")
+        return {}, {}
     known = np.isfinite(sums.model).all(axis=0)
     kept = BlockSums(
         *(a[:, known] for a in (sums.model, sums.null, sums.saturated, sums.n_spikes)), sums.n_bins, sums.start_ns, sums.stop_ns
