@@ -15,6 +15,7 @@ def fitspike_register_neuron_models(register: Register) -> None:
 @hookimpl
 def fitspike_register_models(register: Register) -> None:
     """Register the built-in models."""
+    register("fitspike.models.coupled_glm:CoupledGLM", name="coupled-glm")
     register("fitspike.models.spiking_network:SpikingNetwork", name="spiking-network")
 
 
