@@ -100,18 +100,27 @@ def _load_file(path: Path, format: str | None, options: Mapping[str, Any]) -> Re
         return _checked(_guarded_read(entry, entry.create(), path, options), str(path))
     refusals: list[str] = []
     failures: list[tuple[str, Exception]] = []
+    unsuited: list[tuple[str, Exception]] = []
     for entry in get_registry().entries("readers"):
         try:
             reader = entry.create()
             answer = _guarded(entry, reader.can_read, path)
-            if answer is True:
-                return _checked(_guarded_read(entry, reader, path, options), str(path))
-            refusals.append(f"{entry.name}: {answer or 'cannot read it'}")
+            if answer is not True:
+                refusals.append(f"{entry.name}: {answer or 'cannot read it'}")
+                continue
+            try:
+                check_options(reader.read, options, reader.name)
+            except ReadError as error:
+                unsuited.append((entry.name, error))
+                continue
+            return _checked(_guarded_read(entry, reader, path, options), str(path))
         except MissingDependencyError:
             raise
         except FitspikeError as error:
             failures.append((entry.name, error))
-    raise _nothing_read(path, failures, refusals)
+    if failures:
+        refusals += [f"{name}: {error}".rstrip(".") for name, error in unsuited]
+    raise _nothing_read(path, failures or unsuited, refusals)
 
 
 def _guarded_read(entry: Entry, reader: Any, path: Path, options: Mapping[str, Any]) -> Recording:

@@ -280,7 +280,7 @@ def _shared_segment(recording: Recording) -> Any:
     segment = neo.Segment(name="shared", role="shared")
     for name, signal in recording.signals.items():
         about = {"sampling_rate_hz": float(signal.sampling_rate_hz), "start_ns": int(signal.start_ns), "unit": signal.unit}
-        about |= {"channels": list(signal.channels), "dtype": signal.values.dtype.str}
+        about |= {"channels": list(signal.channels), "stored_dtype": signal.values.dtype.str}
         values = np.asarray(signal.values)
         settings = {
             "sampling_rate": quantities.Quantity(signal.sampling_rate_hz, "Hz"),

@@ -92,5 +92,5 @@ def _trials(annotations: Sequence[Mapping[str, Any]]) -> TrialTable:
 
 def _signal(signal: Any) -> Signal:
     about = signal.annotations
-    values = np.asarray(signal.magnitude).astype(about["dtype"])
+    values = np.asarray(signal.magnitude).astype(about["stored_dtype"])
     return Signal(values, float(about["sampling_rate_hz"]), int(about["start_ns"]), str(about["unit"]), tuple(about["channels"]))

@@ -92,7 +92,7 @@ def _spikes(layout: Layout, settings: TableOptions, notes: list[str]) -> tuple[n
     times = np.ravel(entry)
     if times.dtype.kind not in "iufb":
         raise ReadError(
-            f"{layout.path}: {settings.times!r} holds text such as {times.flat[0]!r}; expected numbers. There is: {layout.described}"
+            f"{layout.path}: {settings.times!r} holds text such as {str(times.flat[0])!r}; expected numbers. There is: {layout.described}"
         )
     if settings.neurons is None:
         notes.append("table: no neurons= was given; all spikes are taken as one neuron's.")

@@ -79,9 +79,9 @@ def read_lines(path: Path, *, encoding: str = "utf-8-sig", separator: str | None
 
 
 def _separator(lines: list[str]) -> str | None:
-    """Return tab, semicolon or comma if most lines hold it, else None for blanks."""
-    for mark in ("\t", ";", ","):
-        if lines and sum(mark in line.strip() for line in lines) > len(lines) / 2:
+    """Return tab or semicolon if any line holds it, comma if most do, else None for blanks."""
+    for mark, share in (("\t", 0.0), (";", 0.0), (",", 0.5)):
+        if lines and sum(mark in line.strip() for line in lines) > share * len(lines):
             return mark
     return None
 
