@@ -66,18 +66,17 @@ def test_the_true_weights_are_turned_to_post_pre(tmp_path):
 def test_the_position_is_put_on_a_regular_grid(tmp_path):
     from fitspike_datasets.loaders.hippocampus import linear_track
 
-    def unit(times):
-        cell = np.empty((1, 1), dtype=object)
-        cell[0, 0] = {"time": np.array(times)[:, None], "timerange": [10.0, 12.0], "meanrate": 1.0}
-        return cell
+    def cell(*items):
+        made = np.empty((1, len(items)), dtype=object)
+        for i, item in enumerate(items):
+            made[0, i] = item
+        return made
 
-    cells = np.empty((1, 3), dtype=object)
-    cells[0] = [unit([10.5, 11.0]), np.zeros((1, 0)), unit([])]
-    tetrodes = np.empty((1, 2), dtype=object)
-    tetrodes[0] = [cells, np.zeros((1, 0))]
-    epoch, outer = np.empty((1, 1), dtype=object), np.empty((1, 1), dtype=object)
-    epoch[0, 0] = tetrodes
-    outer[0, 0] = epoch
+    def unit(times):
+        return {"time": np.array(times)[:, None], "timerange": [10.0, 12.0], "meanrate": 1.0}
+
+    no_unit = np.zeros((1, 0))
+    outer = cell(cell(cell(cell(unit([10.5, 11.0]), no_unit, unit([])), no_unit)))
     io.savemat(tmp_path / "spikes.mat", {"spikes": outer})
     frames = np.zeros(130, dtype=[("time", "<u4"), ("x", "<u2"), ("y", "<u2"), ("x2", "<u2"), ("y2", "<u2")])
     frames["time"] = 300_000 + 500 * np.arange(130) + np.random.default_rng(0).integers(-40, 40, 130)
