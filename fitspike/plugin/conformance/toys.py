@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SEED = 20
 DT_MS = 1.0
-TRIAL_BINS = (80, 60, 80, 70)
+TRIAL_BINS = (240, 180, 240, 210)
 
 
 def toy_counts(n_neurons: int, trial_bins: tuple[int, ...] = TRIAL_BINS, *, rate: float = 0.1, seed: int = SEED) -> list[np.ndarray]:
