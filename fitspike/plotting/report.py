@@ -83,7 +83,7 @@ def render(run: RunFiles) -> str:
         status=run.fit.get("status") or run.status.get("status") or run.status.get("state", ""),
         message=run.fit.get("message") or run.status.get("message", ""),
         advice=run.fit.get("advice", ""),
-        warnings=[*run.fit.get("notes", ()), *run.simulation.get("warnings", ())],
+        warnings=_warnings(run),
         fitted=_fitted(run),
         settings=_flat(model.get("settings", {})),
         parameters=_parameters(run),
@@ -153,6 +153,12 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         elif value not in ("", None):
             rows.append((prefix + name, number(value)))
     return rows
+
+
+def _warnings(run: RunFiles) -> list[str]:
+    """Return the notes of the fit and of its simulation, each once; those on scores stand beside the scores."""
+    texts = dict.fromkeys([*run.fit.get("notes", ()), *run.simulation.get("warnings", ())])
+    return [text for text in texts if text not in run.score.get("notes", ())]
 
 
 def _fitted(run: RunFiles) -> list[tuple[str, str]]:

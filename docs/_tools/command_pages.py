@@ -1,0 +1,106 @@
+"""Writes docs/cli.md from the click commands and docs/config.md from the settings, only where they changed."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import click
+
+from fitspike.cli.main import COMMANDS, cli
+
+CLI_HEAD = """# Command line
+
+Results go to standard output, progress and messages to standard error. `--json` prints one JSON object. `--debug` shows tracebacks,
+`--no-plugins` loads built-ins only; both go with every command.
+
+| exit status | meaning |
+| --- | --- |
+| 0 | good |
+| 1 | an error of input or data: one message says what was wrong, what was expected and what to do |
+| 2 | wrong use of the command line |
+| 3 | interrupted, with a checkpoint to resume from |
+| 4 | the fit failed |
+"""
+
+CONFIG_HEAD = """# Settings of a run
+
+A fit is described by settings in layers; a later layer wins:
+
+1. the built-in defaults of the table below,
+2. `~/.config/fitspike/config.toml`,
+3. `fitspike.toml` in the working folder or above it,
+4. the file given with `--config`,
+5. `--set KEY=VALUE` and the options of the command line, or the arguments of `fitspike.fit`.
+
+An unknown key is an error with a suggestion; all problems of a file are reported at once. The resolved settings are stored as `run.toml`
+in the run folder: fitting again with `--config RUN/run.toml` gives the same numbers. `fitspike config show` prints the resolved settings,
+`fitspike config explain KEY` says which layer a value comes from.
+
+Settings of the model stand in the same table as its name, `[model]`, and are set with `--set model.KEY=VALUE`; which there are is the
+model's affair (for the coupled GLM see {doc}`science/coupled-glm`). The same holds for `[neuron]`, `[rule]` and the losses.
+"""
+
+
+def write_pages(folder: Path) -> None:
+    """Write the pages into `folder`."""
+    for name, text in {"cli.md": cli_page(), "config.md": config_page()}.items():
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def cli_page() -> str:
+    """Return the page of commands."""
+    context = click.Context(cli, info_name="fitspike")
+    parts = [CLI_HEAD]
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        parts.append(_section(command, click.Context(command, info_name=name, parent=context), level=2))
+    return "\n".join(parts)
+
+
+def _section(command: click.Command, context: click.Context, level: int) -> str:
+    """Return one command's heading, text and options, and those of the commands below it."""
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    lines = [f"{'#' * level} {context.command_path}", "", f"```text\n{usage}\n```", "", inspect.cleandoc(command.help or ""), ""]
+    rows = [record for parameter in command.get_params(context) if (record := parameter.get_help_record(context)) is not None]
+    rows = [row for row in rows if not row[0].startswith(("--debug", "--no-plugins", "-h, --help", "--help", "--version"))]
+    if rows:
+        lines += ["| option | meaning |", "| --- | --- |", *(f"| `{_cell(option)}` | {_cell(text)} |" for option, text in rows), ""]
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            lines.append(_section(below, click.Context(below, info_name=name, parent=context), level + 1))
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def config_page() -> str:
+    """Return the page of configuration keys."""
+    from fitspike.config import RunConfig
+
+    lines = [CONFIG_HEAD, "| key | default | meaning |", "| --- | --- | --- |"]
+    return "\n".join([*lines, *_rows(RunConfig, "")]) + "\n"
+
+
+def _rows(section: type, prefix: str) -> list[str]:
+    from fitspike.config import Section
+
+    rows, tables = [], []
+    for name, entry in section.model_fields.items():
+        kind = entry.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            tables.append((name, kind))
+            continue
+        value = entry.get_default(call_default_factory=True)
+        shown = "" if value is None else f"`{_cell(str(getattr(value, 'name', value)))}`"
+        rows.append(f"| `{prefix}{name}` | {shown} | {_cell(entry.description or '')} |")
+    for name, kind in tables:
+        rows += _rows(kind, f"{prefix}{name}.")
+    return rows

@@ -1,0 +1,38 @@
+"""Sphinx settings. The page of commands is written from the commands themselves before each build."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import fitspike
+
+sys.path.insert(0, str(Path(__file__).parent / "_tools"))
+
+project = "fitspike"
+author = "The fitspike developers"
+copyright = "The fitspike developers, BSD-3-Clause"
+release = version = fitspike.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+myst_enable_extensions = ["dollarmath", "deflist", "fieldlist"]
+myst_heading_anchors = 3
+suppress_warnings = ["myst.header"]
+nitpicky = False
+exclude_patterns = ["_build", "_tools", "examples"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+
+html_theme = "furo"
+html_title = f"fitspike {release}"
+html_show_sourcelink = False
+
+
+def setup(app: object) -> None:
+    """Write the generated pages."""
+    from command_pages import write_pages
+
+    write_pages(Path(__file__).parent)
