@@ -257,7 +257,7 @@ def _with_judgement(result: FitResult, judgement: Judgement, prepared: Prepared)
 def _write_report(folder: RunFolder) -> None:
     from fitspike.plotting.report import write_report
 
-    write_report(folder.path)
+    write_report(folder.path, with_figures=True)
 
 
 def _outcome(result: FitResult, session: Session, raise_on_failure: bool) -> FitResult:

@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 
 from fitspike.plotting import style
-from fitspike.plotting.figures import available, selection_rows, significant
+from fitspike.plotting.figures import Drawing, available, selection_rows, significant
 from fitspike.plotting.run_files import RunFiles
 
 SCORES = {
@@ -52,8 +52,10 @@ STRONGEST = 15
 PIXELS_PER_INCH = 115
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, *, with_figures: bool = False) -> Path:
     """Write report.html into a run folder, from the files there, and return its path.
+
+    `with_figures` also writes the report's figures, as drawn, into `figures` of the run folder.
 
     Raises
     ------
@@ -63,13 +65,16 @@ def write_report(run_dir: Path) -> Path:
     run = RunFiles.read(Path(run_dir))
     path = run.path / "report.html"
     temporary = path.with_name(".report.html.tmp")
-    temporary.write_text(render(run), encoding="utf-8")
+    folder = run.path / "figures" if with_figures else None
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+    temporary.write_text(render(run, folder), encoding="utf-8")
     temporary.replace(path)
     return path
 
 
-def render(run: RunFiles) -> str:
-    """Return the text of the report."""
+def render(run: RunFiles, figure_folder: Path | None = None) -> str:
+    """Return the text of the report; its figures are also written into `figure_folder`, if one is given."""
     folder = Path(__file__).parent / "templates"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -96,7 +101,7 @@ def render(run: RunFiles) -> str:
         selection=selection_rows(dict(run.selection)),
         simulation=[(text, run.simulation[name]) for name, text in SIMULATION.items() if run.simulation.get(name) is not None],
         couplings=_couplings(run),
-        figures={name: _embedded(drawing.figure(), drawing.caption) for name, drawing in available(run).items()},
+        figures={name: _embedded(name, drawing, figure_folder) for name, drawing in available(run).items()},
         provenance=_flat({name: value for name, value in run.provenance.items() if name not in ("data", "packages", "plugins", "command")}),
         packages=dict(run.provenance.get("packages", {})),
         plugins=run.provenance.get("plugins", ()),
@@ -126,13 +131,16 @@ def _title(run: RunFiles) -> str:
     return f"{name} fitted to {Path(path).name}" if path else f"{name}: {run.path.name}"
 
 
-def _embedded(figure: Any, caption: str) -> dict[str, str]:
+def _embedded(name: str, drawing: Drawing, folder: Path | None) -> dict[str, str]:
     """Return a figure as a data address, apart from the page so that styles and names of several figures do not meet."""
+    figure = drawing.figure()
     width, height = figure.get_size_inches()
-    text = base64.b64encode(style.svg_bytes(figure)).decode("ascii")
+    data = style.svg_bytes(figure)
+    if folder is not None:
+        (folder / f"{name}.svg").write_bytes(data)
     return {
-        "caption": caption,
-        "address": f"data:image/svg+xml;base64,{text}",
+        "caption": drawing.caption,
+        "address": f"data:image/svg+xml;base64,{base64.b64encode(data).decode('ascii')}",
         "width": str(round(PIXELS_PER_INCH * width)),
         "height": str(round(PIXELS_PER_INCH * height)),
     }
