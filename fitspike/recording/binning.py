@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from fitspike.recording.recording import Recording
 
 _BLOCK_SPIKES = 1 << 21
+_MOST_BINS = 1_000_000_000
+"""The index of the bins alone takes 8 bytes each; more than this many (12 days of 1 ms) is nearly always a wrong time unit."""
 
 
 def bin_recording(recording: Recording, dt_ms: float | None = None) -> BinnedSpikes:
@@ -23,6 +25,7 @@ def bin_recording(recording: Recording, dt_ms: float | None = None) -> BinnedSpi
     width = width_ns(recording, dt_ms)
     trials = recording.trials
     n_bins = (trials.duration_ns // width).astype(np.int64)
+    _check_number(n_bins, width)
     _check_signals(recording, n_bins, width)
     offset = np.concatenate([[0], np.cumsum(n_bins)]).astype(np.int64)
     keys, counts = [], []
@@ -71,6 +74,22 @@ def width_ns(recording: Recording, dt_ms: float | None) -> int:
             f"dt_ms={dt_ms} is no whole multiple of the recording's native bins of {native / NS_PER_MS:g} ms. Use {options}, ..."
         )
     return width
+
+
+def count_multi_spike_bins(recording: Recording, width: int) -> int:
+    """Return how many (bin, neuron) hold more than one spike in bins of `width` ns, without an index of the bins."""
+    n_bins = (recording.trials.duration_ns // width).astype(np.int64)
+    offset = np.concatenate([[0], np.cumsum(n_bins)]).astype(np.int64)
+    return sum(int(np.count_nonzero(count > 1)) for _, count in _sorted_blocks(recording, width, n_bins, offset))
+
+
+def _check_number(n_bins: np.ndarray, width: int) -> None:
+    total = int(n_bins.sum())
+    if total > _MOST_BINS:
+        raise BinWidthError(
+            f"{total * width / 1e9:.4g} s in bins of {width / NS_PER_MS:g} ms are {total} bins, whose index alone takes "
+            f"{total * 8e-9:.0f} GB. Is the time unit right? If it is, use wider bins or select a time range."
+        )
 
 
 def _check_signals(recording: Recording, n_bins: np.ndarray, width: int) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from fitspike.recording.binned import dense_gb
+from fitspike.recording.binning import count_multi_spike_bins
 from fitspike.recording.recording import Recording
 from fitspike.recording.resample import gap_in
 from fitspike.units import NS_PER_MS, NS_PER_S
@@ -171,7 +172,7 @@ class _Facts:
 
     @cached_property
     def multi_spike_bins(self) -> int:
-        return replace(self.recording, signals={}).bin(self.bin_ms).multi_spike_bins()
+        return count_multi_spike_bins(self.recording, round(self.bin_ms * NS_PER_MS))
 
     @cached_property
     def dense_gb(self) -> float:

@@ -152,6 +152,8 @@ def test_bin_widths_that_do_not_work_name_those_that_do():
         counts.bin(1 / 3)
     with pytest.raises(BinWidthError, match="positive"):
         counts.bin(0)
+    with pytest.raises(BinWidthError, match=r"3000000000 bins, whose index alone takes 24 GB. Is the time unit right"):
+        Recording.from_trains([[1.0]], stop_s=3e6).bin(1.0)
 
 
 def test_pieces_hold_the_bins_they_were_cut_from(trial_recording):
