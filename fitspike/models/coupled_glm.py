@@ -255,6 +255,12 @@ class CoupledGLM:
         value = params["coupling"]
         return from_basis_weights(value.detach().cpu().numpy() if hasattr(value, "detach") else value, extras)
 
+    def filters(self, params: Params) -> dict[str, np.ndarray]:
+        """Return the filters of history, coupling, population and signals as functions of lag; see `glm_filters.filters`."""
+        from fitspike.models.glm_filters import filters
+
+        return filters(self, params)
+
     def stability(self, params: ParamArrays, *, rates_hz: np.ndarray | None = None, seed: int = 0) -> Mapping[str, Any]:
         """Return {"is_stable", "message", ...}: whether free activity under these filters runs away.
 
