@@ -1,6 +1,7 @@
 """Configuration: layers, suggestions, all problems at once, and files that read back as they were."""
 
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +114,9 @@ def test_every_key_is_explained(key):
 def test_an_unknown_key_is_not_explained():
     with pytest.raises(InvalidInputError, match="no configuration key 'stop.max_step'; did you mean 'stop.max_steps'"):
         explain("stop.max_step")
+
+
+@pytest.mark.parametrize("key", all_keys())
+def test_every_key_is_documented(key):
+    page = (Path(__file__).parents[3] / "docs" / "config.md").read_text(encoding="utf-8")
+    assert f"| `{key}` | {explain(key)} |" in page
