@@ -14,13 +14,18 @@ from typing import Protocol, TypeAlias
 
 import torch
 
-from fitspike.errors import InvalidInputError
-from fitspike.neurons.base import Emission, NeuronModel
+from fitspike.errors import BackendError, InvalidInputError
+from fitspike.kernels.linear_rollout import LinearCarry, LinearNeuron, Sampling, linear_rollout
+from fitspike.neurons.base import Emission, HasLinearForm, NeuronModel
+from fitspike.neurons.emissions import NEVER_DRIVE
 from fitspike.types import Params, State
 
 
 class Coupling(Protocol):
-    """Input current from the spikes of other neurons; the state holds as much of the past as the delays ask for."""
+    """Input current from the spikes of other neurons; the state holds as much of the past as the delays ask for.
+
+    A coupling that also has `linear`, `to_kernel` and `from_kernel` (see `fitspike.models.network_coupling`) can run in the kernel.
+    """
 
     def init_state(self, n_trials: int) -> State:
         """Return the state of a silent past."""
@@ -38,6 +43,14 @@ class RolloutCarry:
     neuron: State
     spikes: torch.Tensor
     coupling: State
+
+
+@dataclass(frozen=True)
+class LinearState:
+    """Neuron state of a run by linear form: components (n_trials, n_components, n_neurons), refractory bins left (n_trials, n_neurons)."""
+
+    components: torch.Tensor
+    bins_left: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -65,8 +78,12 @@ def rollout(
     observed: torch.Tensor | None = None,
     observed_mask: torch.Tensor | None = None,
     carry: RolloutCarry | None = None,
+    backend: str = "auto",
 ) -> Driven:
-    """Drive a neuron model over the bins of a chunk with its `step`, one bin after the other.
+    """Drive a neuron model over the bins of a chunk.
+
+    A neuron model with a `linear_form` runs in the kernel `linear_rollout`; any other, and anything the kernel does not know (a current
+    given as a function, an emission or coupling of somebody else), bin by bin with its `step`. Both are the same up to rounding.
 
     Parameters
     ----------
@@ -79,6 +96,8 @@ def rollout(
     observed_mask : Tensor of bool, (n_neurons,), optional
         Which neurons are clamped to `observed`. Default: all if `observed` is given, else none.
     carry : the carry of the chunk before; None at the start of a trial, where there are no past spikes
+    backend : "auto", "step" (never the kernel), or a backend of the kernel: "numba", "reference"
+        The kernel passes no gradient through the carry.
 
     Returns
     -------
@@ -91,8 +110,19 @@ def rollout(
     """
     is_sampled, is_observed = _who_is_sampled(observed, observed_mask, uniforms)
     source = uniforms if is_sampled else observed
+    if isinstance(current, torch.Tensor) and current.shape != source.shape:
+        raise InvalidInputError(
+            f"current has shape {tuple(current.shape)}; expected (n_trials, n_bins, n_neurons) = {tuple(source.shape)}."
+        )
+    if (reason := _reason_against_kernel(neuron, emission, current, coupling, backend)) is None:
+        clamped = (observed, observed_mask) if is_observed else (None, None)
+        return _by_linear_form(
+            neuron, params, emission, current, dt_ms, coupling, uniforms if is_sampled else None, clamped, carry, backend
+        )
+    if backend not in ("auto", "step"):
+        raise BackendError(f"backend {backend!r} cannot drive {neuron.name!r}: {reason}. Use backend='auto'.")
     n_trials, n_bins, n_neurons = source.shape
-    current_at = _current_per_bin(current, source.shape)
+    current_at = _current_per_bin(current)
     dtype = next(iter(params.values())).dtype
     observed_bins = observed.to(dtype).unbind(1) if is_observed else None
     uniform_bins = uniforms.unbind(1) if is_sampled else None
@@ -104,6 +134,8 @@ def rollout(
         past = coupling.init_state(n_trials) if coupling is not None else None
     else:
         state, spikes, past = carry.neuron, carry.spikes, carry.coupling
+        if isinstance(state, LinearState):
+            raise InvalidInputError("the carry comes from a run by linear form. Use one backend for all chunks of a trial.")
 
     all_spikes, all_drives = [], []
     for t in range(n_bins):
@@ -140,11 +172,89 @@ def _who_is_sampled(observed: torch.Tensor | None, observed_mask: torch.Tensor |
     return is_sampled, is_observed
 
 
-def _current_per_bin(current: Current, shape: torch.Size) -> Callable[[int, torch.Tensor], torch.Tensor]:
+def _current_per_bin(current: Current) -> Callable[[int, torch.Tensor], torch.Tensor]:
     """Return a function of bin number and previous spikes that gives the bin's current."""
     if callable(current):
         return current
-    if current.shape != shape:
-        raise InvalidInputError(f"current has shape {tuple(current.shape)}; expected (n_trials, n_bins, n_neurons) = {tuple(shape)}.")
     bins = current.unbind(1)
     return lambda t, spikes: bins[t]
+
+
+def _reason_against_kernel(
+    neuron: NeuronModel, emission: Emission, current: Current, coupling: Coupling | None, backend: str
+) -> str | None:
+    """Return why the kernel cannot run this, or None."""
+    if backend == "step":
+        return "bin by bin is asked for"
+    if not isinstance(neuron, HasLinearForm):
+        return "it has no linear_form"
+    if not isinstance(current, torch.Tensor):
+        return "its current is a function of past spikes"
+    if coupling is not None and not hasattr(coupling, "linear"):
+        return "its coupling has no linear form"
+    return None if hasattr(emission, "sampling") else f"emission {emission.name!r} does not say how to sample it"
+
+
+def _by_linear_form(
+    neuron: HasLinearForm,
+    params: Params,
+    emission: Emission,
+    current: torch.Tensor,
+    dt_ms: float,
+    coupling: Coupling | None,
+    uniforms: torch.Tensor | None,
+    clamped: tuple[torch.Tensor | None, torch.Tensor | None],
+    carry: RolloutCarry | None,
+    backend: str,
+) -> Driven:
+    """Return the same as `rollout`, run by the kernel."""
+    n_trials, n_bins, n_neurons = current.shape
+    form = neuron.linear_form(params, dt_ms)
+    n_components = form.decay.shape[0]
+    like = form.decay
+    full = (n_components, n_neurons)
+
+    def spread(value: torch.Tensor) -> torch.Tensor:
+        return (value if value.ndim == 2 else value.unsqueeze(-1)).expand(full)
+
+    is_reset = tuple(d in form.reset_components for d in range(n_components))
+    reset_value = like.new_zeros(full)
+    if form.reset_value is not None and form.reset_components:
+        rows = form.reset_value.expand(len(form.reset_components), n_neurons)
+        reset_value = reset_value.index_copy(0, torch.tensor(form.reset_components, device=like.device), rows)
+    linear = LinearNeuron(
+        *(spread(value) for value in (form.decay, form.gain, form.jump, form.readout)),
+        form.bias.expand(n_neurons),
+        reset_value,
+        form.reset,
+        is_reset,
+        form.n_refractory,
+        NEVER_DRIVE,
+    )
+    if carry is None:
+        initial = like.new_zeros(full) if form.initial is None else spread(form.initial)
+        silent = like.new_zeros(n_trials, n_neurons)
+        state = LinearState(initial.expand(n_trials, *full), silent)
+        spikes, past = silent, coupling.init_state(n_trials) if coupling is not None else None
+    else:
+        state, spikes, past = carry.neuron, carry.spikes, carry.coupling
+        if not isinstance(state, LinearState):
+            raise InvalidInputError("the carry comes from a run bin by bin. Use one backend for all chunks of a trial.")
+    none = like.new_zeros(n_trials, 0, n_neurons), like.new_zeros(n_trials, n_neurons, 0)
+    kernel_past, kernel_trace = coupling.to_kernel(past) if coupling is not None else none
+    sampling = None
+    if uniforms is not None:
+        values = emission.threshold(uniforms, dt_ms) if emission.sampling == "threshold" else uniforms
+        sampling = Sampling(emission.sampling, values, lambda drive: emission.slope(drive, dt_ms))
+    all_spikes, drive, new = linear_rollout(
+        linear,
+        current.to(like.dtype),
+        LinearCarry(state.components, state.bins_left, spikes, kernel_past, kernel_trace),
+        coupling=coupling.linear() if coupling is not None else None,
+        sampling=sampling,
+        observed=clamped[0],
+        observed_mask=clamped[1],
+        backend=backend,
+    )
+    new_past = coupling.from_kernel(new.past, new.trace) if coupling is not None else None
+    return Driven(all_spikes, drive, RolloutCarry(LinearState(new.state, new.bins_left), new.spikes, new_past))

@@ -194,3 +194,12 @@ register_kernel(
     needs=("numba",),
 )
 register_kernel("spike_trace", "reference", "fitspike.kernels.spike_trace.reference:spike_trace")
+register_kernel(
+    "linear_rollout",
+    "numba",
+    "fitspike.kernels.linear_rollout.numba_cpu:linear_rollout",
+    priority=10,
+    supports="fitspike.kernels.linear_rollout.numba_cpu:supports",
+    needs=("numba",),
+)
+register_kernel("linear_rollout", "reference", "fitspike.kernels.linear_rollout.reference:linear_rollout")

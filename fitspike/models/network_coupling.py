@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import torch
 
+from fitspike.kernels.linear_rollout import LinearCoupling
 from fitspike.kernels.spike_trace import spike_trace
 from fitspike.models.bases import LagBasis
 from fitspike.types import State
@@ -50,6 +51,20 @@ class LagCoupling:
         features = window if self.basis is None else window @ self.basis.T  # (n_trials, n_bins, n_pre, n_basis)
         return known[:, known.shape[1] - n_past :].flip(1), self._current(features)
 
+    def linear(self) -> LinearCoupling:
+        """Return the same for the kernel: one weight per lag."""
+        by_lag = self.weight if self.basis is None else self.weight @ self.basis  # (n_post, n_pre, n_lags)
+        none = by_lag.new_zeros(0, *by_lag.shape[1::-1])
+        return LinearCoupling(by_lag.permute(2, 1, 0), none, by_lag.new_zeros(0), self.n_delay)
+
+    def to_kernel(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a state as the kernel's past spikes and traces."""
+        return state, state.new_zeros(state.shape[0], state.shape[2], 0)
+
+    def from_kernel(self, past: torch.Tensor, trace: torch.Tensor) -> State:
+        """Return the kernel's past spikes and traces as a state."""
+        return past
+
     def _current(self, features: torch.Tensor) -> torch.Tensor:
         return features.flatten(-2) @ self.weight.flatten(1).T
 
@@ -90,6 +105,19 @@ class TraceCoupling:
         traces = spike_trace(known[:, :n_bins], self.decay, trace)
         last = traces[:, -1] if n_bins else trace
         return (known[:, n_bins:].flip(1), last), self._current(traces)
+
+    def linear(self) -> LinearCoupling:
+        """Return the same for the kernel: traces weighted so that each filter has sum 1."""
+        by_filter = (self.weight * (1.0 - self.decay)).permute(2, 1, 0)  # (n_filters, n_pre, n_post)
+        return LinearCoupling(by_filter.new_zeros(0, *by_filter.shape[1:]), by_filter, self.decay, self.n_delay)
+
+    def to_kernel(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a state as the kernel's past spikes and traces."""
+        return state
+
+    def from_kernel(self, past: torch.Tensor, trace: torch.Tensor) -> State:
+        """Return the kernel's past spikes and traces as a state."""
+        return past, trace
 
     def _current(self, trace: torch.Tensor) -> torch.Tensor:
         return ((1.0 - self.decay) * trace).flatten(-2) @ self.weight.flatten(1).T

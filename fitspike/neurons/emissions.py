@@ -15,13 +15,12 @@ from typing import ClassVar
 import torch
 
 from fitspike.errors import Problems, UnknownNameError, did_you_mean
+from fitspike.kernels.linear_rollout.sampling import MAX_LOG_EXPECTED, poisson_quantile
 from fitspike.neurons.base import Emission
 
 NEVER_DRIVE = -30.0
 """A drive at which no emission spikes at any uniform of `fitspike.rng` (the smallest is 2**-33, whose log-odds are -22.9)."""
 
-_MAX_LOG_EXPECTED = 60.0  # exp(60) = 1e26 is finite in float32; above it expected counts and hazards saturate
-_SEQUENTIAL_LIMIT = 500.0  # expected count up to which the Poisson distribution is inverted exactly; exp(-500) is far from underflow
 _SLOPES = ("expected", "triangle")
 
 
@@ -67,6 +66,7 @@ class Bernoulli:
 
     name: ClassVar[str] = "bernoulli"
     is_binary: ClassVar[bool] = True
+    sampling: ClassVar[str] = "threshold"
     pseudo_derivative: str = "expected"
     dampening: float = 1.0
 
@@ -112,6 +112,7 @@ class Hazard:
 
     name: ClassVar[str] = "hazard"
     is_binary: ClassVar[bool] = True
+    sampling: ClassVar[str] = "threshold"
     pseudo_derivative: str = "expected"
     dampening: float = 1.0
 
@@ -121,7 +122,7 @@ class Hazard:
     @staticmethod
     def _log_hazard(drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
         """Return log(rate dt), saturating where the rate would overflow."""
-        return (drive + _log_seconds(dt_ms)).clamp_max(_MAX_LOG_EXPECTED)
+        return (drive + _log_seconds(dt_ms)).clamp_max(MAX_LOG_EXPECTED)
 
     def log_prob(self, drive: torch.Tensor, spikes: torch.Tensor, dt_ms: float) -> torch.Tensor:
         """Return log(1 - exp(-h)) of a spike and -h of none, h = rate dt, nats, elementwise; spikes are 0 or 1."""
@@ -164,6 +165,7 @@ class Poisson:
 
     name: ClassVar[str] = "poisson"
     is_binary: ClassVar[bool] = False
+    sampling: ClassVar[str] = "poisson"
     pseudo_derivative: str = "expected"
     dampening: float = 1.0
 
@@ -176,7 +178,7 @@ class Poisson:
 
     def expected(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
         """Return exp(drive), saturating at exp(60)."""
-        return torch.exp(drive.clamp_max(_MAX_LOG_EXPECTED))
+        return torch.exp(drive.clamp_max(MAX_LOG_EXPECTED))
 
     def slope(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
         """Return the pseudo-derivative d spikes / d drive: dampening times exp(drive), or times the triangle."""
@@ -192,36 +194,6 @@ class Poisson:
         """Return the smallest count whose cumulative probability reaches the uniform, with the pseudo-derivative."""
         spikes = poisson_quantile(self.expected(drive.detach(), dt_ms), uniforms).to(drive.dtype)
         return _with_slope(self, drive, spikes, dt_ms)
-
-
-def poisson_quantile(expected: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Return the smallest count k with P(count <= k) >= uniform, elementwise, float64.
-
-    Up to an expected count of 500 the distribution is summed term by term in float64. Above, the quantile is that of a normal variable
-    with the skewness corrected (Cornish-Fisher: m + s z + (z^2 - 1) / 6, rounded), which is within one count of the exact one.
-    """
-    mean = expected.double()
-    target = uniforms.double()
-    is_large = mean > _SEQUENTIAL_LIMIT
-    small_mean = torch.where(is_large, torch.ones_like(mean), mean)
-    probability = torch.exp(-small_mean)
-    cumulative = probability.clone()
-    count = torch.zeros_like(mean)
-    # A uniform within rounding of 1 is never reached by the sum; 50 standard deviations above the mean is past every uniform on the grid.
-    limit = small_mean + 50.0 * torch.sqrt(small_mean) + 50.0
-    is_open = (cumulative < target) & ~is_large
-    k = 0
-    while bool(is_open.any()):
-        k += 1
-        probability = probability * small_mean / k
-        cumulative = cumulative + probability
-        count = count + is_open
-        is_open = (cumulative < target) & ~is_large & (count < limit)
-    if bool(is_large.any()):
-        z = torch.special.ndtri(target.clamp(2.0**-53, 1.0 - 2.0**-53))
-        normal = torch.round(mean + torch.sqrt(mean) * z + (z**2 - 1.0) / 6.0).clamp_min(0.0)
-        count = torch.where(is_large, normal, count)
-    return count
 
 
 def _log_seconds(dt_ms: float) -> float:

@@ -74,7 +74,7 @@ def test_training_reaches_the_optimum_of_an_outside_solver():
     )
     losses = NLL | {"l2": (L2(scale=1.5), 1.0)}
     params, _ = run(
-        model, binned, losses=losses, max_steps=1500, learning_rate=0.05, n_trials=6, precision="float64", patience=0, final_fraction=1e-4
+        model, binned, losses=losses, max_steps=500, learning_rate=0.1, n_trials=6, precision="float64", patience=0, final_fraction=1e-4
     )
     spikes = binned.dense_numpy(dtype="float64")
     before = np.concatenate([np.zeros((6, 1, 2)), spikes[:, :-1]], axis=1).reshape(-1, 2)

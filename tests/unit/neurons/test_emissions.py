@@ -6,7 +6,8 @@ import torch
 from scipy import special, stats
 
 from fitspike.errors import InvalidInputError, UnknownNameError
-from fitspike.neurons.emissions import NEVER_DRIVE, Bernoulli, Hazard, Poisson, get_emission, poisson_quantile
+from fitspike.kernels.linear_rollout.sampling import poisson_quantile
+from fitspike.neurons.emissions import NEVER_DRIVE, Bernoulli, Hazard, Poisson, get_emission
 
 DT_MS = 2.0
 SMALLEST_UNIFORM = 2.0**-33

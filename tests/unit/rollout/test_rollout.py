@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fitspike.errors import InvalidInputError
+from fitspike.errors import BackendError, InvalidInputError
 from fitspike.models.bases import LagBasis
 from fitspike.models.network_coupling import LagCoupling, make_coupling
 from fitspike.neurons.emissions import Bernoulli, Hazard, Poisson
@@ -53,45 +53,65 @@ def test_free_run_by_hand():
     assert driven.drive.flatten().tolist() == [-1, -1, 2, -1, 2]
 
 
+@pytest.mark.parametrize("backend", ["step", "reference", "numba"])
 @pytest.mark.parametrize("neuron, emission", CASES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_replay_of_a_free_run_has_the_same_spikes_and_exactly_the_same_likelihood(neuron, emission, dtype):
+def test_replay_of_a_free_run_has_the_same_spikes_and_exactly_the_same_likelihood(neuron, emission, dtype, backend):
     params, current, coupling = setup(neuron, dtype=dtype)
     uniforms = torch.as_tensor(Stream(1, "u").uniforms(N_TRIALS, range(N_BINS), N_NEURONS))
-    free = rollout(neuron, params, emission, current=current, coupling=coupling, uniforms=uniforms, dt_ms=1.0)
-    replay = rollout(neuron, params, emission, current=current, coupling=coupling, observed=free.spikes, dt_ms=1.0)
+    free = rollout(neuron, params, emission, current=current, coupling=coupling, uniforms=uniforms, dt_ms=1.0, backend=backend)
+    replay = rollout(neuron, params, emission, current=current, coupling=coupling, observed=free.spikes, dt_ms=1.0, backend=backend)
     assert free.spikes.sum() > 20
     assert torch.equal(replay.spikes, free.spikes)
     difference = emission.log_prob(replay.drive, replay.spikes, 1.0).sum() - emission.log_prob(free.drive, free.spikes, 1.0).sum()
     assert difference.item() == 0.0
 
 
+@pytest.mark.parametrize("backend", ["step", "reference", "numba"])
 @pytest.mark.parametrize("neuron, emission", CASES)
-def test_mixed_run_on_the_same_uniforms_equals_the_free_run(neuron, emission):
+def test_mixed_run_on_the_same_uniforms_equals_the_free_run(neuron, emission, backend):
     params, current, coupling = setup(neuron)
     uniforms = torch.as_tensor(Stream(1, "u").uniforms(N_TRIALS, range(N_BINS), N_NEURONS))
-    free = rollout(neuron, params, emission, current=current, coupling=coupling, uniforms=uniforms, dt_ms=1.0)
+    free = rollout(neuron, params, emission, current=current, coupling=coupling, uniforms=uniforms, dt_ms=1.0, backend=backend)
     mask = torch.tensor([True, False, True, False, False])
     other = torch.where(mask, free.spikes, 7.0)  # what is not observed must not be looked at
     mixed = rollout(
-        neuron, params, emission, current=current, coupling=coupling, uniforms=uniforms, observed=other, observed_mask=mask, dt_ms=1.0
+        neuron,
+        params,
+        emission,
+        current=current,
+        coupling=coupling,
+        uniforms=uniforms,
+        observed=other,
+        observed_mask=mask,
+        dt_ms=1.0,
+        backend=backend,
     )
     assert torch.equal(mixed.spikes, free.spikes) and torch.equal(mixed.drive, free.drive)
 
 
+@pytest.mark.parametrize("backend", ["step", "reference", "numba"])
 @pytest.mark.parametrize("neuron, emission", CASES)
 @pytest.mark.parametrize("chunk", [1, 63, 100])
-def test_spikes_do_not_depend_on_chunk_size(neuron, emission, chunk):
+def test_spikes_do_not_depend_on_chunk_size(neuron, emission, chunk, backend):
     params, current, coupling = setup(neuron)
     stream = Stream(1, "u")
     whole = torch.as_tensor(stream.uniforms(N_TRIALS, range(N_BINS), N_NEURONS))
-    free = rollout(neuron, params, emission, current=current, coupling=coupling, uniforms=whole, dt_ms=1.0)
+    free = rollout(neuron, params, emission, current=current, coupling=coupling, uniforms=whole, dt_ms=1.0, backend=backend)
     parts, carry = [], None
     for first in range(0, N_BINS, chunk):
         stop = min(first + chunk, N_BINS)
         uniforms = torch.as_tensor(stream.uniforms(N_TRIALS, range(first, stop), N_NEURONS))
         part = rollout(
-            neuron, params, emission, current=current[:, first:stop], coupling=coupling, uniforms=uniforms, carry=carry, dt_ms=1.0
+            neuron,
+            params,
+            emission,
+            current=current[:, first:stop],
+            coupling=coupling,
+            uniforms=uniforms,
+            carry=carry,
+            dt_ms=1.0,
+            backend=backend,
         )
         parts.append(part.spikes)
         carry = part.carry
@@ -110,12 +130,15 @@ def test_current_may_be_a_function_of_bin_and_previous_spikes():
     assert torch.equal(by_function.spikes, by_coupling.spikes)
 
 
-def test_trials_do_not_touch_each_other():
+@pytest.mark.parametrize("backend", ["step", "reference", "numba"])
+def test_trials_do_not_touch_each_other(backend):
     neuron = EscapeLIF()
     params, current, coupling = setup(neuron)
     uniforms = torch.as_tensor(Stream(1, "u").uniforms(N_TRIALS, range(N_BINS), N_NEURONS))
-    together = rollout(neuron, params, Bernoulli(), current=current, coupling=coupling, uniforms=uniforms, dt_ms=1.0)
-    alone = rollout(neuron, params, Bernoulli(), current=current[1:2], coupling=coupling, uniforms=uniforms[1:2], dt_ms=1.0)
+    together = rollout(neuron, params, Bernoulli(), current=current, coupling=coupling, uniforms=uniforms, dt_ms=1.0, backend=backend)
+    alone = rollout(
+        neuron, params, Bernoulli(), current=current[1:2], coupling=coupling, uniforms=uniforms[1:2], dt_ms=1.0, backend=backend
+    )
     assert torch.equal(together.spikes[1:2], alone.spikes)
 
 
@@ -127,12 +150,19 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(InvalidInputError, match="no observed spikes"):
         mask = torch.ones(N_NEURONS, dtype=torch.bool)
         rollout(neuron, params, Bernoulli(), current=current, uniforms=torch.rand(current.shape), observed_mask=mask, dt_ms=1.0)
+    with pytest.raises(BackendError, match="function of past spikes"):
+        rollout(neuron, params, Bernoulli(), current=lambda t, z: z, uniforms=torch.rand(current.shape), dt_ms=1.0, backend="numba")
+    with pytest.raises(InvalidInputError, match="carry comes from a run by linear form"):
+        uniforms = torch.rand(current.shape)
+        carry = rollout(neuron, params, Bernoulli(), current=current, uniforms=uniforms, dt_ms=1.0).carry
+        rollout(neuron, params, Bernoulli(), current=current, uniforms=uniforms, dt_ms=1.0, carry=carry, backend="step")
     with pytest.raises(InvalidInputError, match="current has shape"):
         rollout(neuron, params, Bernoulli(), current=current[:, :3], uniforms=torch.rand(current.shape), dt_ms=1.0)
 
 
+@pytest.mark.parametrize("backend", ["step", "reference", "numba"])
 @pytest.mark.parametrize("neuron, emission", CASES)
-def test_gradient_of_the_clamped_likelihood_equals_finite_differences(neuron, emission):
+def test_gradient_of_the_clamped_likelihood_equals_finite_differences(neuron, emission, backend):
     rng = np.random.default_rng(0)
     n_neurons = 2
     params = to_tensors(initial_params(neuron.param_specs(n_neurons), Stream(0, "init")))
@@ -144,7 +174,14 @@ def test_gradient_of_the_clamped_likelihood_equals_finite_differences(neuron, em
     def likelihood(w, *values):
         coupling = LagCoupling(w, None)
         driven = rollout(
-            neuron, dict(zip(names, values, strict=True)), emission, current=current, coupling=coupling, observed=observed, dt_ms=1.0
+            neuron,
+            dict(zip(names, values, strict=True)),
+            emission,
+            current=current,
+            coupling=coupling,
+            observed=observed,
+            dt_ms=1.0,
+            backend=backend,
         )
         return emission.log_prob(driven.drive, driven.spikes, 1.0).sum()
 
@@ -152,7 +189,7 @@ def test_gradient_of_the_clamped_likelihood_equals_finite_differences(neuron, em
     assert torch.autograd.gradcheck(likelihood, (weight.requires_grad_(), *values))
 
 
-def enumerated_gradients(emission, statistic):
+def enumerated_gradients(emission, statistic, backend):
     """Return the exact gradient of E[statistic] in bias and weights, and the exact mean of the straight-through one.
 
     Three neurons, five bins, two lags: all 2**15 spike trains. Uniforms near 0 and 1 make the free run produce each of them.
@@ -169,7 +206,9 @@ def enumerated_gradients(emission, statistic):
         bias = torch.full((n_neurons,), -1.0, dtype=torch.float64, requires_grad=True)
         weight = torch.as_tensor(rng.normal(0, 1.0, (n_neurons, n_neurons, 2))) if not kept else kept[0].detach()
         kept[:] = [weight.requires_grad_()]
-        driven = rollout(neuron, {"bias": bias}, emission, current=current, coupling=LagCoupling(weight, None), dt_ms=1.0, **how)
+        driven = rollout(
+            neuron, {"bias": bias}, emission, current=current, coupling=LagCoupling(weight, None), dt_ms=1.0, backend=backend, **how
+        )
         return driven, (bias, weight)
 
     kept = []
@@ -183,13 +222,14 @@ def enumerated_gradients(emission, statistic):
     return (torch.cat([g.flatten() for g in gradients]) for gradients in (exact, through))
 
 
+@pytest.mark.parametrize("backend", ["step", "reference", "numba"])
 @pytest.mark.parametrize(
     "statistic",
     [lambda z: z.mean((1, 2)), lambda z: (z[:, 1:, 0] * z[:, :-1, 1]).mean(1)],
     ids=["rate", "lagged coincidence"],
 )
-def test_default_surrogate_gradient_points_along_the_enumerated_one(statistic):
+def test_default_surrogate_gradient_points_along_the_enumerated_one(statistic, backend):
     """Bound 0.9: measured 0.93 to 1.00 for the sigmoid derivative with dampening 1 over random networks of this size."""
-    exact, through = enumerated_gradients(Bernoulli(), statistic)
+    exact, through = enumerated_gradients(Bernoulli(), statistic, backend)
     assert torch.nn.functional.cosine_similarity(exact, through, dim=0) > 0.9
     assert 0.5 < through.norm() / exact.norm() < 1.5
