@@ -1,0 +1,349 @@
+"""Recordings made by others: every file loads with the counts its README gives, or gives the message that is right for it.
+
+    python tests/acceptance/recordings.py [--no-fits]
+
+Needs the folder of recordings in $FITSPIKE_DATA (default: ../shared/data beside the project). The expected numbers are parsed from the
+READMEs of the recordings or written here from them; none comes from fitspike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _table import Bounds
+
+import fitspike
+from fitspike.errors import FitspikeError
+from fitspike.plugin.registry import get_registry
+
+ROOT = Path(__file__).parents[2]
+DATA = Path(os.environ.setdefault("FITSPIKE_DATA", str(ROOT.parent / "shared" / "data")))
+FITSPIKE = [sys.executable, "-m", "fitspike"]
+
+# file -> options of `inspect`, neurons, spikes; from formats/README.md
+LOADS = {
+    "neuroexplorer/test1.nex": ((), 2, 7),
+    "plexon/explore1.plx": ((), 4, 2112 + 642 + 228 + 279),
+    "blackrock/example_1.nev": ((), 324, 14_210),
+    "nwb/A8604-211122.nwb": ((), 3, 11_020 + 4_690 + 5_644),
+    "phy/column-vectors": ((), 20, 340),
+    "phy/flat-vectors": ((), 20, 340),
+    "axona/DVH_2013103103.set": ((), 6, 1_925 + 1_466),
+    "axona/DVH_2013103103.1": ((), 4, 1_925),
+    "axona/DVH_2013103103.2": ((), 2, 1_466),
+    "text/PySpike_testdata.txt": (("--time-unit", "ms"), 40, 634),
+    "text/SPIKE_Sync_Test.txt": (("--time-unit", "ms"), 50, 1_746),
+    "text/wong1993_p0.times": (("--time-unit", "s", "--reader-option", "times=Time", "--reader-option", "neurons=Channel"), 39, 13_336),
+    "same-recording/recording-1-0.gdf": ((), 24, 4_222),
+    "same-recording/recording.nix": ((), 24, 4_222),
+    "same-recording/recording.nwb": ((), 24, 4_222),
+    "same-recording/recording.pkl": (("--reader-option", "allow_pickle=true"), 24, 4_222),
+    "same-recording/recording_ascii.txt": (("--time-unit", "s"), 24, 4_222),
+    "same-recording/recording_neo.mat": ((), 24, 4_222),
+    "same-recording/reference.npz": (("--time-unit", "s", "--reader-option", "times=times", "--reader-option", "neurons=unit"), 24, 4_222),
+}
+
+# file -> what the message has to hold, when the file is inspected without a word about it
+REFUSED = {
+    "formats/axon/axonio.abf": "no spike trains found.*1 signal",
+    "formats/nwb/1.0.2_nwbfile.nwb": "no spike trains found.*no Units table",
+    "formats/nwb/2.1.0_nwbfile_with_extension.nwb": "no spike trains found.*no Units table",
+    "formats/axona/DVH_2013103103_1.cut": "cluster labels only, no spike trains. Give the .set file",
+    "formats/axona/DVH_2013103103_2.cut": "cluster labels only, no spike trains. Give the .set file",
+    "formats/text/PySpike_testdata.txt": "nothing says their unit",
+    "formats/text/SPIKE_Sync_Test.txt": "nothing says their unit",
+    "formats/text/wong1993_p0.times": "Say which are times and neurons, and the time unit.*times='Time', neurons='Channel'",
+    "formats/text/wong1993_p0.pos": "Say which are times and neurons",
+    "formats/same-recording/recording.pkl": "executes any code in it.*allow_pickle",
+    "formats/same-recording/recording_ascii.txt": "nothing says their unit",
+    "formats/same-recording/reference.npz": "times='times', neurons='unit'",
+    "odd-files/truncated_40pct.plx": "cannot read .*truncated_40pct.plx.*PlexonIO",
+    "odd-files/truncated_50pct.nwb": "does not open as NWB.*truncated",
+    "odd-files/empty.nwb": "empty file",
+    "odd-files/empty.nex": "empty file",
+    "odd-files/empty.txt": "empty file",
+    "odd-files/nex_renamed.plx": "content is a NeuroExplorer file.*Rename it to .nex",
+    "odd-files/text_renamed.nwb": "content is text.*Rename it",
+    "odd-files/glmcc_cell13_other.txt": "from -99398.2 to 9.99944e.06, and nothing says their unit",
+    "odd-files/mcd_exported_spike.txt": "not text in utf-8: byte 0xb5 in line 4.*encoding='latin-1'",
+    "odd-files/medpc_events.txt": "no spike trains found",
+}
+
+# odd files that are read: options, neurons, spikes, what the notes or checks have to hold
+REPORTED = {
+    "truncated_60pct.nex": ((), 2, 7, "is truncated: 'sin2Hz' ends at byte 9674, the file at 5804"),
+    "truncated_10pct.nev": ((), 251, 1_376, "is truncated"),
+    "neo_ascii_with_units.txt": ((), 24, 4_222, "times are in s, as the file says"),
+    "glmcc_cell13_other.txt": (("--time-unit", "ms"), 1, 30_224, "309 spikes at negative times"),
+}
+
+# set -> the item that is fitted, restricted to a part that takes seconds
+FITS = {
+    "aplysia-pedal": "Sep2414",
+    "cockroach-antennal-lobe": "e060817citron",
+    "hippocampus-linear-track": "linear-track",
+    "locust-antennal-lobe": "20010214-Spontaneous_1",
+    "mea-cultures": "TC102-NB-C57-DIV14_A",
+    "network-hh-20": "cells",
+    "network-izhikevich-100": "example",
+    "neuropixels-snippet": "ephys-snippet",
+    "retinal-waves": "Wong1993_P0",
+    "s1-reaching-binned": "s1",
+    "v1-gratings": "session-23",
+}
+FITTED_NEURONS, FITTED_S = 5, 90.0
+
+
+def cli(*arguments: str, timeout: float = 600.0) -> tuple[int, str, str]:
+    """Return exit status, stdout and stderr of a command."""
+    done = subprocess.run([*FITSPIKE, *arguments], capture_output=True, text=True, timeout=timeout, cwd=ROOT, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def inspect(path: Path, options: tuple[str, ...]) -> tuple[dict, str]:
+    """Return what `inspect --json` prints, and the error text ("" without one)."""
+    status, out, err = cli("inspect", "--json", *options, str(path))
+    return (json.loads(out) if status == 0 else {}), ("" if status == 0 else err)
+
+
+def check_formats(b: Bounds) -> None:
+    for name, (options, n_neurons, n_spikes) in LOADS.items():
+        found, error = inspect(DATA / "formats" / name, options)
+        figure = f"{found['n_neurons']} neurons, {found['n_spikes']} spikes" if found else error.strip()[:200]
+        met = bool(found) and (found["n_neurons"], found["n_spikes"]) == (n_neurons, n_spikes)
+        b.check(f"formats/{name}: {n_neurons} neurons, {n_spikes} spikes", figure, met)
+
+
+def check_refusals(b: Bounds) -> None:
+    for name, wanted in REFUSED.items():
+        status, out, err = cli("inspect", "--json", str(DATA / name))
+        met = status == 1 and not out and "Traceback" not in err and re.search(wanted, err, re.DOTALL) is not None
+        b.check(f"{name}: one message, status 1: {wanted}", f"status {status}: {err.strip().splitlines()[-1][:80] if err else ''}", met)
+    for name, (options, n_neurons, n_spikes, wanted) in REPORTED.items():
+        found, error = inspect(DATA / "odd-files" / name, options)
+        said = " ".join([*found.get("notes", []), *(finding["text"] for finding in found.get("checks", []))])
+        met = bool(found) and (found["n_neurons"], found["n_spikes"]) == (n_neurons, n_spikes) and wanted in said
+        b.check(f"odd-files/{name}: read, and reports: {wanted}", said[:80] or error[:80], met)
+    every = {path.name for path in (DATA / "odd-files").iterdir()} - {"README.md"}
+    covered = {Path(name).name for name in REFUSED} | set(REPORTED)
+    b.check("every file of odd-files is among these", f"{len(every & covered)} of {len(every)}", every <= covered)
+
+
+def check_details(b: Bounds) -> None:
+    """Check what the READMEs say beyond counts."""
+    formats = DATA / "formats"
+    axona = fitspike.load(formats / "axona" / "DVH_2013103103.set")
+    for tetrode in (1, 2):
+        mine = axona.neurons.column("tetrode")[axona.spike_neuron] == tetrode
+        times = np.load(formats / "axona" / f"expected_spike_train_times{tetrode - 1}.npy")
+        labels = np.load(formats / "axona" / f"expected_cut_indices{tetrode - 1}.npy")
+        order = np.lexsort((labels, times))
+        worst = np.abs(axona.spike_times_ns[mine] - times[order] * 1e9).max()
+        same = bool((axona.neurons.column("unit_id")[axona.spike_neuron[mine]] == labels[order]).all())
+        b.check(
+            f"axona tetrode {tetrode}: the origin's times to 1 ns and its cut labels",
+            f"{worst:.2f} ns, labels equal: {same}",
+            worst < 1 and same,
+        )
+    nev = fitspike.load(formats / "blackrock" / "example_1.nev")
+    counts = {where: nev.select(where=where).n_neurons for where in ("unit_id == 0", "unit_id == 255", "is_sorted == true")}
+    met = sum(counts.values()) == 324 and min(counts.values()) > 0
+    b.check("blackrock: unsorted (0), noise (255) and sorted units can be told apart", f"{list(counts.values())} of 324", met)
+    per_train = np.bincount(fitspike.load(formats / "plexon" / "explore1.plx").spike_neuron).tolist()
+    b.check("plexon: trains of 2112, 642, 228, 279 spikes", per_train, per_train == [2112, 642, 228, 279])
+    per_unit = np.bincount(fitspike.load(formats / "nwb" / "A8604-211122.nwb").spike_neuron).tolist()
+    b.check("A8604: units of 11020, 4690, 5644 spikes, without obs_intervals", per_unit, per_unit == [11_020, 4_690, 5_644])
+    column, flat = (fitspike.load(formats / "phy" / name) for name in ("column-vectors", "flat-vectors"))
+    same = column.fingerprint() == flat.fingerprint()
+    b.check("phy: column and flat vectors give the same recording", "equal" if same else "different", same)
+
+
+def check_same_recording(b: Bounds) -> None:
+    """Check that seven files of one recording give the same trains."""
+    folder = DATA / "formats" / "same-recording"
+    with np.load(folder / "reference.npz") as reference:
+        order = np.argsort(reference["times"], kind="stable")
+        times, unit = np.rint(reference["times"][order] * 1e9).astype(np.int64), reference["unit"][order]
+    by_unit = [times[unit == i] for i in range(24)]
+    for name, options, tolerance in (
+        ("recording.nix", {}, 0),
+        ("recording.nwb", {}, 0),
+        ("recording_neo.mat", {}, 0),
+        ("recording.pkl", {"allow_pickle": True}, 0),
+        ("recording_ascii.txt", {"unit": "s"}, 0),
+        ("reference.npz", {"times": "times", "neurons": "unit", "unit": "s"}, 0),
+        ("recording-1-0.gdf", {}, 50),  # its times are printed to 0.1 us
+    ):
+        recording = fitspike.load(folder / name, **options)
+        trains = [recording.spike_times_ns[recording.spike_neuron == i] for i in range(recording.n_neurons)]
+        same = len(trains) == 24 and all(len(a) == len(e) for a, e in zip(trains, by_unit, strict=True))
+        worst = max(int(np.abs(a - e).max()) for a, e in zip(trains, by_unit, strict=True)) if same else -1
+        b.check(f"same-recording/{name}: the trains of the reference to {tolerance} ns", f"{worst} ns", same and worst <= tolerance)
+    text = fitspike.load(DATA / "formats" / "text" / "wong1993_p0.times", times="Time", neurons="Channel", unit="s")
+    h5 = fitspike.get("retinal-waves/Wong1993_P0")
+    same = all(
+        np.array_equal(text.train_s(name), h5.train_s(int(np.flatnonzero(h5.neurons.labels == name)[0]))) for name in text.neurons.ids
+    )
+    b.check("wong1993_p0.times equals retinal-waves/Wong1993_P0.h5, train by train", "equal" if same else "different", same)
+
+
+def readme_rows(name: str) -> list[list[str]]:
+    """Return the cells of every row of the tables in a set's README."""
+    lines = (DATA / name / "README.md").read_text(encoding="utf-8").splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
+def expected_counts() -> dict[str, tuple[int, int, int | None]]:
+    """Return item -> (units, spikes, duplicate times) as the READMEs state them."""
+    found: dict[str, tuple[int, int, int | None]] = {}
+
+    def numbers(name: str, item_of) -> None:
+        for row in readme_rows(name):
+            if len(row) == 9 and row[1].isdigit():
+                found[f"{name}/{item_of(row[0])}"] = (int(row[1]), int(row[2]), int(row[7]))
+
+    numbers("aplysia-pedal", lambda text: text.removesuffix(".mat"))
+    numbers("retinal-waves", lambda text: text.split(".h5")[0])
+    numbers("mea-cultures", lambda text: text.split(".h5")[0])
+    numbers("locust-antennal-lobe", lambda text: "-".join(text.split()[:2]))
+    numbers("cockroach-antennal-lobe", lambda text: text.split()[0])
+    numbers("hippocampus-linear-track", lambda _: "linear-track")
+    numbers("network-izhikevich-100", lambda _: "example")
+    numbers("network-hh-20", lambda _: "cells")
+    numbers("network-lif-300", lambda _: "output")
+    numbers("neuropixels-snippet", lambda _: "ephys-snippet")
+    numbers("grasshopper-receptor", lambda _: "receptor-1")
+    for row in readme_rows("v1-gratings"):
+        if len(row) == 8 and row[0].isdigit():
+            found[f"v1-gratings/session-{row[0]}"] = (int(row[3]), int(row[7]), None)
+    for row in readme_rows("glm-stability"):
+        if row[0].startswith("Data_"):
+            found[f"glm-stability/{row[0].removeprefix('Data_')}"] = (1, int(row[3]), None)
+    found["s1-reaching-binned/s1"] = (52, 842_910, None)
+    found["purkinje-single/sPK"] = (1, 2_232 + 2_888, None)
+    found["case-studies/light-levels"] = (1, 750 + 969, None)
+    found["case-studies/place-cell"] = (1, 220, None)
+    return found
+
+
+def check_sets(b: Bounds) -> None:
+    """Check every item of every card: it is fetched, has the README's counts, and can be binned."""
+    expected = expected_counts()
+    seen: set[str] = set()
+    for name in get_registry().names("datasets"):
+        dataset = get_registry().create("datasets", name)
+        if dataset.describe().is_synthetic:
+            continue
+        wrong: list[str] = []
+        n_checked = 0
+        for item in dataset.describe().items:
+            label = f"{name}/{item}"
+            try:
+                recording = fitspike.get(label)
+                binned = recording.bin(None if recording.is_binned else 5.0)
+            except FitspikeError as error:
+                wrong.append(f"{item}: {str(error)[:80]}")
+                continue
+            n_in_bins = int(binned.counts().sum())
+            if n_in_bins < 0.999 * recording.n_spikes:
+                wrong.append(f"{item}: {n_in_bins} of {recording.n_spikes} spikes in bins")
+            if label in expected:
+                units, spikes, duplicates = expected[label]
+                n_checked += 1
+                seen.add(label)
+                if (recording.n_neurons, recording.n_spikes) != (units, spikes):
+                    wrong.append(f"{item}: {recording.n_neurons} neurons, {recording.n_spikes} spikes, README {units}, {spikes}")
+                found = int(recording.checks().n_duplicates.sum())
+                if duplicates is not None and found != duplicates:
+                    wrong.append(f"{item}: {found} duplicate times, README {duplicates}")
+        n_items = len(dataset.describe().items)
+        b.check(
+            f"{name}: all items are fetched, counted as in the README, binned",
+            "; ".join(wrong)[:120] or f"{n_items} items, {n_checked} counts",
+            not wrong,
+        )
+    missing = sorted(set(expected) - seen)
+    b.check(
+        "every recording that a README counts has an item", f"{len(expected) - len(missing)} of {len(expected)} {missing[:3]}", not missing
+    )
+    weak = fitspike.get("v1-gratings/session-6").select(where="contamination < 0.05").n_neurons
+    b.check("v1-gratings/session-6: 10 units with contamination below 0.05", weak, weak == 10)
+    total = sum(fitspike.get(f"v1-gratings/session-{k}").n_spikes for k in range(27))
+    n_trials = sum(fitspike.get(f"v1-gratings/session-{k}").n_trials for k in range(27))
+    b.check("v1-gratings: 1,926,228 spikes in 14,432 trials in all", f"{total} in {n_trials}", (total, n_trials) == (1_926_228, 14_432))
+
+
+def check_neo(b: Bounds) -> None:
+    for name in ("aplysia-pedal/Sep2414", "s1-reaching-binned/s1", "v1-gratings/session-23", "cockroach-antennal-lobe/CAL2C"):
+        recording = fitspike.get(name)
+        same = fitspike.load(recording.to_neo()).fingerprint() == recording.fingerprint()
+        b.check(f"{name}: to_neo and back is the same recording", "equal" if same else "different", same)
+
+
+def check_fits(b: Bounds) -> None:
+    """Check that one item of every set with three neurons and a minute of data can be fitted from the command line.
+
+    Twice: as it comes, with no settings at all, and with the settings that its card recommends.
+    """
+    for name, item in FITS.items():
+        status, path, err = cli("datasets", "get", f"{name}/{item}")
+        if status != 0:
+            b.check(f"{name}/{item} can be fitted", err.strip()[:120], False)
+            continue
+        path = path.strip()
+        recording = fitspike.load(path)
+        busiest = np.argsort(-np.bincount(recording.spike_neuron, minlength=recording.n_neurons), kind="stable")[:FITTED_NEURONS]
+        part = ["--neurons", ",".join(recording.neurons.ids[np.sort(busiest)])]
+        if recording.n_trials == 1:
+            start_s = recording.trials.start_ns.min() / 1e9
+            part += ["--start", str(start_s), "--stop", str(start_s + FITTED_S)]
+        settings = get_registry().create("datasets", name).describe().settings[item]
+        recommended = [text for key, value in settings.items() if key != "units" for text in as_option(key, value)]
+        for how, options in (("as it comes", []), ("as its card recommends", recommended)):
+            result, error = fit(path, [*part, *options])
+            figure = f"{result['status']}, {result['message'][:60]}" if result else error
+            b.check(f"{name}/{item} can be fitted {how}", figure, bool(result))
+
+
+def as_option(key: str, value: object) -> list[str]:
+    """Return a setting of a card as options of `fit`."""
+    flag = {"dt_ms": "--dt-ms", "split": "--split", "emission": "--emission"}.get(key)
+    return [flag, str(value)] if flag else ["--set", f"{key}={value}"]
+
+
+def fit(path: str, options: list[str]) -> tuple[dict, str]:
+    """Return what `fit --json` prints, and the end of the error text."""
+    with tempfile.TemporaryDirectory() as folder:
+        status, out, err = cli(
+            "fit", path, "--model", "coupled-glm", "--no-selection", "--no-report", "--json", "--out", f"{folder}/run", *options
+        )
+    return (json.loads(out), "") if status == 0 else ({}, err.strip()[-160:])
+
+
+def main() -> None:
+    b = Bounds("recordings")
+    if not DATA.is_dir():
+        b.check("the recordings are there", f"no folder {DATA}", False)
+        b.finish()
+    check_formats(b)
+    check_refusals(b)
+    check_details(b)
+    check_same_recording(b)
+    check_sets(b)
+    check_neo(b)
+    if "--no-fits" not in sys.argv[1:]:
+        check_fits(b)
+    b.finish()
+
+
+if __name__ == "__main__":
+    main()
