@@ -89,7 +89,7 @@ def card(name: str, as_json: bool) -> None:
         click.echo(f"{'item':<10}{found.name}/{listed}{'  (' + more + ')' if more else ''}")
         click.echo(f"{'':<12}fitspike fit $(fitspike datasets get {found.name}/{listed}){_as_flags(found.settings.get(listed, {}))}")
     if found.is_synthetic:
-        click.echo(f"{'make':<10}fitspike datasets make {found.name} --out {found.name}.fitspike --seed 0 --set KEY=VALUE")
+        click.echo(f"{'make':<10}fitspike datasets make {found.name} --out {found.name} --seed 0 --set KEY=VALUE")
 
 
 def _as_flags(settings: Mapping[str, Any]) -> str:
@@ -123,7 +123,7 @@ def get(name: str, refresh: bool, as_json: bool) -> None:
 
 @datasets.command("make")
 @click.argument("name")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write; the suffix .fitspike is added.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random draw.")
 @click.option("--set", "settings", type=KeyValue(), multiple=True, help="Setting of the generator: KEY=VALUE. Repeatable.")
 @click.option("--overwrite", is_flag=True, help="Replace the folder if it exists.")

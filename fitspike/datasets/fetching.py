@@ -46,12 +46,13 @@ def native_path(name: str, *, refresh: bool = False) -> Path:
 
 
 def make(name: str, out: Path, *, seed: int = 0, settings: Mapping[str, Any] | None = None, overwrite: bool = False) -> Path:
-    """Generate a synthetic dataset into a folder `out` (suffix .fitspike added), the truth beside it, and return its path."""
+    """Generate a synthetic dataset into the folder `out`, the truth in it as truth.npz, and return its path."""
     entry = get_registry().entry("datasets", name)
     dataset = entry.create(settings)
     if not dataset.describe().is_synthetic:
         raise InvalidInputError(f"dataset {name!r} is recorded, not generated. Use `fitspike datasets get {name}`.")
-    out = out if out.name.endswith(".fitspike") else out.with_name(out.name + ".fitspike")
+    if out.suffix == ".npz":
+        raise InvalidInputError(f"{out} is no name for a folder: recording and truth are written into one. Leave .npz out.")
     if out.exists() and not overwrite:
         raise InvalidInputError(f"{out} exists. Choose another name, or say --overwrite.")
     with entry.guard(f"generating {name!r}"):

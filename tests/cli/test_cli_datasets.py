@@ -52,7 +52,7 @@ def test_make_writes_the_recording_and_its_truth(cli, tmp_path):
     status, out, err = cli("datasets", "make", "coupled-glm-network", "--out", str(tmp_path / "net"), *arguments)
     assert status == 0, err
     path = out.strip()
-    assert path == str(tmp_path / "net.fitspike")
+    assert path == str(tmp_path / "net")
     recording = fitspike.load(path)
     assert (recording.n_neurons, recording.duration_s) == (4, 5.0)
     assert load_truth(path).weight.shape == (4, 4)
@@ -74,6 +74,7 @@ def test_make_writes_the_recording_and_its_truth(cli, tmp_path):
         (("get", "v1-gratings/session-66"), "no item 'session-66'; did you mean 'session-6'"),
         (("get", "cockroach-antennal-lobe/CAL1S"), "its origin offers no download"),
         (("make", "v1-gratings", "--out", "x"), "recorded, not generated. Use `fitspike datasets get v1-gratings`"),
+        (("make", "coupled-glm-network", "--out", "x.npz"), "is no name for a folder"),
         (("make", "coupled-glm-network", "--out", "x", "--set", "n_nuerons=3"), "no setting 'n_nuerons'; did you mean 'n_neurons'"),
     ],
 )
