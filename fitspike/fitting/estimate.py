@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fitspike.config import RunConfig
 from fitspike.fitting.prepare import Prepared
 from fitspike.params import to_tensors
 from fitspike.results.simulation import CHUNK_VALUES
@@ -24,30 +25,47 @@ _STATE_COPIES = 20
 
 _PROBE_VALUES = 1_000_000
 
+SOLVER_PASSES = (10, 50)
+"""Passes over the data that a solver usually takes."""
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """memory_gb: peak. pass_s: one likelihood pass over the training data. n_params: all parameters."""
+    """memory_gb: peak. pass_s: one likelihood and gradient pass over the training data by the solver, or one step of the learning rule."""
 
     memory_gb: float
-    pass_s: float
     n_params: int
+    pass_s: float
+    max_steps: int | None
 
     def describe(self) -> str:
         """Return the estimate as a sentence."""
-        return (
-            f"{self.n_params:,} parameters; about {max(self.memory_gb, 0.1):.1f} GB of memory; one pass over the training data takes about "
-            f"{_duration(self.pass_s)}, a fit usually 20 to 60 passes ({_duration(20 * self.pass_s)} to {_duration(60 * self.pass_s)})"
-        )
+        size = f"{self.n_params:,} parameters, about {max(self.memory_gb, 0.1):.1f} GB of memory"
+        if self.max_steps is None:
+            few, many = (_duration(n * self.pass_s) for n in SOLVER_PASSES)
+            return f"{size}; a pass over the training data takes about {_duration(self.pass_s)}, a fit usually {few} to {many}"
+        step, total = _duration(self.pass_s), _duration(self.max_steps * self.pass_s)
+        return f"{size}; a step takes about {step}, the {self.max_steps} steps allowed {total}"
 
 
-def estimate(prepared: Prepared) -> Estimate:
+def estimate(prepared: Prepared, config: RunConfig) -> Estimate:
     """Return the estimate of a fit: memory from the sizes of data and parameters, time from the likelihood of a short stretch of data."""
     n_params = sum(int(np.prod(spec.shape)) for spec in prepared.specs.values())
     data = sum(binned_bytes(one) for one in (prepared.train, prepared.test) if one is not None)
     # The recording's own columns, the bins of training and test part, and the folds that choose settings.
-    memory = 3 * data + n_params * 8 * _STATE_COPIES + CHUNK_VALUES * 8 * 4
-    return Estimate(_BASE_GB + memory / 1e9, _pass_seconds(prepared), n_params)
+    memory = _BASE_GB + (3 * data + n_params * 8 * _STATE_COPIES + CHUNK_VALUES * 8 * 4) / 1e9
+    train = prepared.train
+    longest = int(np.max(train.bins_per_trial))
+    if prepared.components.uses_solver:
+        n_bins = int(np.clip(_PROBE_VALUES // train.n_neurons, 1, longest))
+        n_trials = min(train.n_trials, max(1, _PROBE_VALUES // (train.n_neurons * n_bins)))
+        scale = train.n_bins_total / (n_trials * n_bins)
+        return Estimate(memory, n_params, scale * _probe_seconds(prepared, n_trials, n_bins), None)
+    from fitspike.learning.trainer import DEFAULT_MAX_BINS, DEFAULT_MAX_STEPS
+
+    n_bins = min(longest, config.batch.n_bins or DEFAULT_MAX_BINS)
+    n_trials = min(train.n_trials, config.batch.n_trials)
+    return Estimate(memory, n_params, _probe_seconds(prepared, n_trials, n_bins), config.stop.max_steps or DEFAULT_MAX_STEPS)
 
 
 def binned_bytes(binned: BinnedSpikes) -> int:
@@ -57,24 +75,19 @@ def binned_bytes(binned: BinnedSpikes) -> int:
     return events + binned.row_pointer.nbytes + 4 * channels * binned.n_bins_total
 
 
-def _pass_seconds(prepared: Prepared) -> float:
-    """Return the time of one likelihood pass over the training data, from the second of two passes over a short stretch of it."""
+def _probe_seconds(prepared: Prepared, n_trials: int, n_bins: int) -> float:
+    """Return the time of likelihood and gradient of the first bins of some trials, from the second of two runs: the first compiles."""
     import torch
 
-    train = prepared.train
-    longest = int(np.max(train.bins_per_trial))
-    n_bins = int(np.clip(_PROBE_VALUES // train.n_neurons, 1, longest))
-    trials = np.arange(min(train.n_trials, max(1, _PROBE_VALUES // (train.n_neurons * n_bins))))
-    chunk = train.chunk(trials, 0, n_bins)
+    chunk = prepared.train.chunk(np.arange(n_trials), 0, n_bins)
     params = to_tensors(prepared.init)
     seconds = 0.0
-    for _ in range(2):  # the first one compiles
+    for _ in range(2):
         began = time.perf_counter()
         with torch.no_grad():
             prepared.components.model.log_likelihood(params, chunk, None, Stream(0, "estimate"))
         seconds = time.perf_counter() - began
-    # A gradient costs about twice the likelihood.
-    return 3 * seconds * train.n_bins_total / (len(trials) * n_bins)
+    return 3 * seconds  # a gradient costs about twice the likelihood
 
 
 def _duration(seconds: float) -> str:

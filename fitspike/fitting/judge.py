@@ -22,6 +22,9 @@ from fitspike.rng import Stream
 from fitspike.scoring import Score, ScoreSettings, score_model
 from fitspike.statistics.summary import SummarySettings, compare_summaries, summarise
 
+MAX_SIMULATED_VALUES = 5e7
+"""Most bins times neurons of the free simulation beside the data."""
+
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
@@ -59,14 +62,15 @@ def simulate_beside(prepared: Prepared, fitted: Fitted, config: RunConfig) -> tu
     """Return how a free simulation compares with the data (plain values, warnings included), and the summaries of both.
 
     The simulation runs over the trials that are scored (training trials where nothing is held out), with their signals and conditions,
-    from an empty past, up to `simulation.max_seconds`; the data it is compared with are those same trials.
+    from an empty past, up to `simulation.max_seconds` (less for very many neurons); the data it is compared with are those same trials.
     """
     data = prepared.train if prepared.test is None else prepared.test
     settings = SummarySettings(psth_window_ms=config.score.psth_window_ms)
     recorded = {f"recorded/{name}": value for name, value in summarise(data, settings).items()}
     if config.simulation.max_seconds == 0:
         return {}, recorded, []
-    part = leading_part(data, config.simulation.max_seconds)
+    seconds = min(config.simulation.max_seconds, MAX_SIMULATED_VALUES * data.dt_ms / 1000 / data.n_neurons)
+    part = leading_part(data, seconds)
     simulated = simulate_recording(fitted.model, fitted.params, part, prepared.data, Stream(config.seed, "simulation")).bin()
     simulated = prepared.data.renumber(simulated)
     summary = summarise(simulated, settings)

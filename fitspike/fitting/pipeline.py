@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fitspike.citation import collect
+from fitspike.config import RunConfig
 from fitspike.errors import FitFailed, FitInterrupted
 from fitspike.fitting.estimate import estimate
 from fitspike.fitting.folder import open_folder, read_fitted, write_start
@@ -175,7 +176,7 @@ def _open_session(request: Request, prepared: Prepared, folder: RunFolder | None
 def _run(request: Request, prepared: Prepared, session: Session, provenance: RunProvenance, threads: int) -> FitResult:
     """Select, optimise, judge, store."""
     config = request.config
-    _announce(prepared, session)
+    _announce(prepared, config, session)
     session.lifecycle.notify("fitspike_fit_start", run=session.run)
     budget = Budget.of(config)
     prepared, table = select_settings(prepared, config, session, threads, budget)
@@ -203,14 +204,14 @@ def _run(request: Request, prepared: Prepared, session: Session, provenance: Run
     return result
 
 
-def _announce(prepared: Prepared, session: Session) -> None:
+def _announce(prepared: Prepared, config: RunConfig, session: Session) -> None:
     """Say what is about to be done, how long it may take and what is unusual about the data."""
     train = prepared.train
     session.progress.say(
         f"{prepared.components.model.name}: {train.n_neurons} neurons, {train.n_spikes:,} spikes in {train.n_bins_total:,} bins of "
         f"{train.dt_ms:g} ms to train on; split {prepared.data.split}"
     )
-    expected = estimate(prepared).describe()
+    expected = estimate(prepared, config).describe()
     session.progress.say(f"estimate: {expected}")
     logger.info("estimate: %s", expected)
     for note in prepared.notes:

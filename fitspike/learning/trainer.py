@@ -25,8 +25,8 @@ from fitspike.recording.binned import BinnedSpikes, SpikeChunk
 from fitspike.rng import Stream
 from fitspike.types import ParamArrays
 
-_MAX_STEPS = 1000
-_MAX_BINS = 1000
+DEFAULT_MAX_STEPS = 1000
+DEFAULT_MAX_BINS = 1000
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ class _Run:
     ) -> None:
         self.model, self.specs, self.settings, self.context = model, specs, settings, context
         self.transforms = tuple(transforms)
-        self.stop = StopRule(context.max_steps or _MAX_STEPS, context.deadline_s, settings.patience, settings.min_improvement)
-        self.n_bins = settings.n_bins or min(_MAX_BINS, max(1, int(binned.bins_per_trial.max(initial=1))))
+        self.stop = StopRule(context.max_steps or DEFAULT_MAX_STEPS, context.deadline_s, settings.patience, settings.min_improvement)
+        self.n_bins = settings.n_bins or min(DEFAULT_MAX_BINS, max(1, int(binned.bins_per_trial.max(initial=1))))
         self.validation = None
         if settings.validation_fraction > 0:
             binned, self.validation = binned.folds(max(2, round(1.0 / settings.validation_fraction)))[0]

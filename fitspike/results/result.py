@@ -62,6 +62,12 @@ class FitResult:
     live_model: Any = None
     """The model object, where there is one: after a fit, or given to `load`."""
 
+    def __repr__(self) -> str:
+        bits = self.scores.get("bits_per_spike")
+        score = "no held-out score" if bits is None else f"{bits:.4g} bits per spike"
+        place = "" if self.run_dir is None else f", in {self.run_dir}"
+        return f"<FitResult: {self.model.name} of {self.data.n_neurons} neurons, {self.status.name}, {score}{place}>"
+
     def build_model(self) -> Any:
         """Return the model object.
 

@@ -49,3 +49,13 @@ def spread_per_neuron(replicates: np.ndarray) -> np.ndarray:
     mean = filled.sum(axis=0) / np.maximum(number, 1)
     squares = np.where(finite, (replicates - mean) ** 2, 0.0).sum(axis=0)
     return np.sqrt(np.divide(squares, number - 1, out=np.full(len(number), np.nan), where=number > 1))
+
+
+def over_neurons(values: np.ndarray, n_bootstrap: int, stream: Stream, *, mean: bool = False) -> Uncertain:
+    """Return the median (or mean) over neurons with finite values, and its uncertainty from resampling neurons; NaN without any."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return Uncertain(float("nan"))
+    summary = np.mean if mean else np.median
+    drawn = finite[stream.numpy().integers(0, len(finite), size=(n_bootstrap, len(finite)))]
+    return spread(float(summary(finite)), summary(drawn, axis=1)) if len(finite) > 1 else Uncertain(float(finite[0]))

@@ -13,7 +13,7 @@ from fitspike.models.base import HasIntensity
 from fitspike.params import to_tensors
 from fitspike.rng import Stream
 from fitspike.scoring.blocks import BlockPlan, BlockSums, block_times_ns, data_hash, null_rate, plan_batches, plan_blocks, reference_sums
-from fitspike.scoring.bootstrap import FEW_BLOCKS, Uncertain
+from fitspike.scoring.bootstrap import FEW_BLOCKS, Uncertain, over_neurons
 from fitspike.scoring.co_smoothing import co_smoothing_sums, leading_blocks, neuron_groups
 from fitspike.scoring.likelihood import likelihood_scores
 from fitspike.scoring.psth import PsthScore, PsthSums
@@ -134,8 +134,9 @@ def score_model(
     if silent.any():
         notes.append(f"{int(silent.sum())} neurons have no held-out spike; they enter log_likelihood and pseudo_r2, not bits per spike.")
     if found.rescaling is not None:
-        values["time_rescaling_inside_band"] = Uncertain(found.rescaling.fraction_inside)
-        values["time_rescaling_ks_median"] = Uncertain(_median(found.rescaling.statistic))
+        test, draws = found.rescaling, stream.child("neurons")
+        values["time_rescaling_inside_band"] = over_neurons(test.is_inside, settings.n_bootstrap, draws, mean=True)
+        values["time_rescaling_ks_median"] = over_neurons(test.statistic, settings.n_bootstrap, draws)
         per_neuron |= {
             "time_rescaling_ks": found.rescaling.statistic,
             "time_rescaling_band": found.rescaling.band,
@@ -143,7 +144,7 @@ def score_model(
         }
     if found.psth is not None:
         values["psth_correlation"] = found.psth.median
-        values["psth_correlation_ceiling"] = Uncertain(found.psth.median_ceiling)
+        values["psth_correlation_ceiling"] = over_neurons(found.psth.ceiling, settings.n_bootstrap, stream.child("neurons"))
         per_neuron |= {"psth_correlation": found.psth.correlation, "psth_correlation_ceiling": found.psth.ceiling}
     co = _co_smoothing(model, tensors, binned, plan, rate, settings, is_binary, stream, held_out_neurons, notes)
     values |= co[0]
@@ -226,7 +227,11 @@ def _rescaled(chunk: SpikeChunk, integral: np.ndarray, so_far: np.ndarray) -> Re
     row, bins, at = row[keep], bins[keep], at[keep]
     neuron = np.asarray(chunk.event_neuron)[at].astype(np.int64)
     count = np.ones(len(at), np.int64) if chunk.event_count is None else np.asarray(chunk.event_count)[at].astype(np.int64)
-    return RescaledEvents(np.asarray(chunk.trial)[row], neuron, count, before[row, bins, neuron], integral[row, bins, neuron])
+    trial = np.asarray(chunk.trial)[row].astype(np.int32)
+    kind = np.min_scalar_type(chunk.n_neurons)  # events of a whole recording are held at once
+    return RescaledEvents(
+        trial, neuron.astype(kind), count.astype(np.uint16), before[row, bins, neuron], integral[row, bins, neuron].astype(np.float32)
+    )
 
 
 def _co_smoothing(
@@ -284,8 +289,3 @@ def _check_finite(log_likelihood: np.ndarray, binned: BinnedSpikes) -> None:
             f"the held-out log-likelihood of {int(bad.sum())} neurons is not finite ({names}). The parameters or the signals hold NaN or "
             "extreme values; look at params.npz and at `fitspike inspect` of the data."
         )
-
-
-def _median(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if len(finite) else float("nan")

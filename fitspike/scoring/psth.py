@@ -20,12 +20,11 @@ N_PARTS = 10
 
 @dataclass(frozen=True, eq=False)
 class PsthScore:
-    """correlation, ceiling (n_neurons,); median, median_ceiling over neurons; model_hz (n_conditions, n_times, n_neurons)."""
+    """correlation, ceiling (n_neurons,); median of the correlation over neurons; model_hz (n_conditions, n_times, n_neurons)."""
 
     correlation: np.ndarray
     ceiling: np.ndarray
     median: Uncertain
-    median_ceiling: float
     model_hz: np.ndarray
     time_ms: np.ndarray
     conditions: np.ndarray
@@ -85,9 +84,7 @@ class PsthSums:
         se = float(np.sqrt((self.n_parts - 1) / self.n_parts * ((left_out - left_out.mean()) ** 2).sum()))
         uncertain = Uncertain(median, se, median - 1.96 * se, median + 1.96 * se)
         model_hz = total[1] / n_trials[:, None, None] / (self.width * dt_ms / 1000)
-        return PsthScore(
-            correlation, ceiling, uncertain, _median(ceiling), model_hz, self.recorded.time_ms, np.asarray(self.recorded.conditions)
-        )
+        return PsthScore(correlation, ceiling, uncertain, model_hz, self.recorded.time_ms, np.asarray(self.recorded.conditions))
 
 
 def _correlation(counts: np.ndarray, n_trials: np.ndarray) -> np.ndarray:

@@ -48,10 +48,9 @@ class RescalingTest:
         return BAND_95 / np.sqrt(np.where(self.n_intervals > 1, self.n_intervals, np.nan))
 
     @property
-    def fraction_inside(self) -> float:
-        """Return the fraction of tested neurons whose statistic lies inside the 95 % band; NaN if none could be tested."""
-        tested = np.isfinite(self.statistic)
-        return float((self.statistic[tested] <= self.band[tested]).mean()) if tested.any() else float("nan")
+    def is_inside(self) -> np.ndarray:
+        """Return 1 where the statistic lies inside the 95 % band, 0 where outside, NaN where there is none, (n_neurons,)."""
+        return np.where(np.isfinite(self.statistic), (self.statistic <= self.band).astype(np.float64), np.nan)
 
 
 def bin_integral(expected: np.ndarray, *, is_binary: bool) -> np.ndarray:
@@ -84,9 +83,10 @@ def rescaled_intervals(events: RescaledEvents, totals: np.ndarray, n_neurons: in
     """
     offset = np.concatenate([np.zeros((1, n_neurons)), np.cumsum(totals, axis=0)])[:-1]
     order = np.lexsort((events.before, events.trial, events.neuron))
-    trial, neuron, count = events.trial[order], events.neuron[order], events.count[order].astype(np.int64)
+    trial, neuron = events.trial[order], events.neuron[order].astype(np.int64)
+    count = events.count[order].astype(np.int64)
     start = offset[trial, neuron] + events.before[order]
-    width = events.width[order]
+    width = events.width[order].astype(np.float64)
     draw = stream.numpy()
     if is_binary:
         within = -np.log1p(-draw.random(len(start)) * -np.expm1(-width))

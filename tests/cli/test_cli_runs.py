@@ -52,12 +52,17 @@ def test_fit_prints_one_json_object(files, capsys):
     assert found["model"]["name"] == "fitspike:coupled-glm" and found["model"]["settings"]["history_ms"] == 60
 
 
-def test_fit_prints_scores_and_what_to_make_of_them(files, capsys):
+def test_fit_prints_scores_and_draws_a_report(files, capsys):
     capsys.readouterr()
-    assert run(["fit", str(files / "session.fitspike"), *GLM, "--out", str(files / "text")]) == 0
+    drawn = [word for word in GLM if word != "--no-report"]
+    assert run(["fit", str(files / "session.fitspike"), *drawn, "--out", str(files / "text")]) == 0
     captured = capsys.readouterr()
-    assert "bits per spike" in captured.out and "CONVERGED" in captured.out and str(files / "text") in captured.out
+    report = files / "text" / "report.html"
+    assert "bits per spike" in captured.out and "CONVERGED" in captured.out and f"report {report}" in captured.out
     assert "spikes" not in captured.err
+    names = {path.name for path in (files / "text" / "figures").iterdir()}
+    assert {"raster.svg", "coupling.svg", "rescaling.svg", "psth.svg", "simulation.svg"} <= names
+    assert "data:image/svg+xml" in report.read_text(encoding="utf-8")
 
 
 def test_default_folder_is_numbered(files, capsys, tmp_path, monkeypatch):

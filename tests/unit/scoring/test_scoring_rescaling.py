@@ -31,7 +31,7 @@ def test_p_values_of_the_true_model_are_uniform(is_binary):
     test = ks_test(intervals_of(counts, expected, is_binary))
     assert kstest(test.p_value, "uniform").pvalue > 1e-3
     # The 95 % band holds for large n; here n is about 390.
-    assert test.fraction_inside == pytest.approx(0.95, abs=0.04)
+    assert test.is_inside.mean() == pytest.approx(0.95, abs=0.04)
 
 
 def test_without_the_correction_the_true_model_would_be_rejected():
