@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from the click commands and docs/config.md from the settings, only where they changed."""
+"""Writes docs/cli.md from the click commands, only where they changed."""
 
 from __future__ import annotations
 
@@ -23,31 +23,12 @@ Results go to standard output, progress and messages to standard error. `--json`
 | 4 | the fit failed |
 """
 
-CONFIG_HEAD = """# Settings of a run
-
-A fit is described by settings in layers; a later layer wins:
-
-1. the built-in defaults of the table below,
-2. `~/.config/fitspike/config.toml`,
-3. `fitspike.toml` in the working folder or above it,
-4. the file given with `--config`,
-5. `--set KEY=VALUE` and the options of the command line, or the arguments of `fitspike.fit`.
-
-An unknown key is an error with a suggestion; all problems of a file are reported at once. The resolved settings are stored as `run.toml`
-in the run folder: fitting again with `--config RUN/run.toml` gives the same numbers. `fitspike config show` prints the resolved settings,
-`fitspike config explain KEY` says which layer a value comes from.
-
-Settings of the model stand in the same table as its name, `[model]`, and are set with `--set model.KEY=VALUE`; which there are is the
-model's affair (for the coupled GLM see {doc}`science/coupled-glm`). The same holds for `[neuron]`, `[rule]` and the losses.
-"""
-
 
 def write_pages(folder: Path) -> None:
-    """Write the pages into `folder`."""
-    for name, text in {"cli.md": cli_page(), "config.md": config_page()}.items():
-        path = folder / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
+    """Write cli.md into `folder`."""
+    path, text = folder / "cli.md", cli_page()
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def cli_page() -> str:
@@ -79,28 +60,3 @@ def _section(command: click.Command, context: click.Context, level: int) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
-
-
-def config_page() -> str:
-    """Return the page of configuration keys."""
-    from fitspike.config import RunConfig
-
-    lines = [CONFIG_HEAD, "| key | default | meaning |", "| --- | --- | --- |"]
-    return "\n".join([*lines, *_rows(RunConfig, "")]) + "\n"
-
-
-def _rows(section: type, prefix: str) -> list[str]:
-    from fitspike.config import Section
-
-    rows, tables = [], []
-    for name, entry in section.model_fields.items():
-        kind = entry.annotation
-        if isinstance(kind, type) and issubclass(kind, Section):
-            tables.append((name, kind))
-            continue
-        value = entry.get_default(call_default_factory=True)
-        shown = "" if value is None else f"`{_cell(str(getattr(value, 'name', value)))}`"
-        rows.append(f"| `{prefix}{name}` | {shown} | {_cell(entry.description or '')} |")
-    for name, kind in tables:
-        rows += _rows(kind, f"{prefix}{name}.")
-    return rows

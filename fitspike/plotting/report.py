@@ -33,17 +33,20 @@ SCORES = {
 """Names in score.json that get a plain title; others are shown by their name."""
 
 SIMULATION = {
-    "rate_ratio": "mean rate, simulated / recorded",
+    "rate_mean_hz": "mean rate (Hz)",
+    "max_rate_hz": "fastest neuron (Hz)",
+    "interval_cv_mean": "CV of intervals, mean over neurons",
+    "interval_lv_mean": "LV of intervals, mean over neurons",
+    "fano_mean": "Fano factor, mean over neurons",
+    "noise_correlation_mean": "noise correlation, mean over pairs",
+    "population_sd_hz": "standard deviation of the population rate (Hz)",
+}
+"""Quantities that simulation.json gives for data and simulation."""
+AGREEMENT = {
     "rate_r2": "rates: R2 over neurons",
-    "max_rate_hz_simulated": "fastest simulated neuron (Hz)",
-    "max_rate_hz_recorded": "fastest recorded neuron (Hz)",
-    "interval_cv_r2": "CV of intervals: R2 over neurons",
-    "fano_r2": "Fano factors: R2 over neurons",
-    "noise_correlation_mean_recorded": "mean noise correlation, recorded",
-    "noise_correlation_mean_simulated": "mean noise correlation, simulated",
+    "rate_r2_ceiling": "the same for a perfect model, given the length of the data",
     "noise_correlation_r2": "noise correlations: R2 over pairs",
-    "population_sd_ratio": "sd of the population rate, simulated / recorded",
-    "psth_r2": "mean responses: R2",
+    "psth_r2": "mean responses: R2 over conditions, times and neurons",
     "psth_correlation_median": "mean responses: correlation, median over neurons",
     "n_runaway": "neurons that run away",
     "n_silent": "neurons that fall silent",
@@ -80,6 +83,7 @@ def render(run: RunFiles, figure_folder: Path | None = None) -> str:
         loader=jinja2.FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["number"] = number
+    environment.globals["with_error"] = with_error
     model = run.specs.get("model", {})
     return environment.get_template("report.html").render(
         title=_title(run),
@@ -99,7 +103,8 @@ def render(run: RunFiles, figure_folder: Path | None = None) -> str:
         score_extent=_score_extent(run.score),
         neurons=_neurons(run),
         selection=selection_rows(dict(run.selection)),
-        simulation=[(text, run.simulation[name]) for name, text in SIMULATION.items() if run.simulation.get(name) is not None],
+        simulation=_simulation(run.simulation),
+        agreement=[(text, run.simulation[name]) for name, text in AGREEMENT.items() if run.simulation.get(name) is not None],
         couplings=_couplings(run),
         figures={name: _embedded(name, drawing, figure_folder) for name, drawing in available(run).items()},
         provenance=_flat({name: value for name, value in run.provenance.items() if name not in ("data", "packages", "plugins", "command")}),
@@ -123,6 +128,15 @@ def number(value: Any) -> str:
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
         return f"{value:.3e}"
     return f"{value:,.0f}".replace(",", "\u202f") if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def with_error(value: Any, error: Any) -> str:
+    """Return value and standard error to two digits of the error: 0.077 ± 0.009 (one digit if it is 3 or more)."""
+    if value is None or error is None or not np.isfinite(error) or error <= 0:
+        return number(value)
+    first = int(np.floor(np.log10(error)))
+    digits = max(0, -first + (1 if error / 10.0**first < 3 else 0))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def _title(run: RunFiles) -> str:
@@ -249,6 +263,12 @@ def _score_extent(score: Mapping[str, Any]) -> str:
     if score.get("blocks"):
         text += f"; uncertainty from {number(score.get('n_bootstrap'))} resamplings of blocks ({score['blocks']})"
     return text + "."
+
+
+def _simulation(values: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return quantities with their value in the data and in the simulation."""
+    pairs = ((text, values.get(f"{name}_recorded"), values.get(f"{name}_simulated")) for name, text in SIMULATION.items())
+    return [row for row in pairs if row[1] is not None or row[2] is not None]
 
 
 def _neurons(run: RunFiles) -> list[dict[str, Any]]:

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from fitspike.plotting.style import DATA, FAINT, GOOD, MODEL, NEUTRAL, identity_line, new_figure, new_mosaic, note, styled
 
 KS_95 = 1.36
 """The Kolmogorov-Smirnov statistic stays below this over sqrt(n) in 95 of 100 samples from the right distribution (large n)."""
 MANY = 400
-TRACE_POINTS = 300
+TRACE_POINTS, LAG_POINTS, BANDS = 300, 25, 31
 
 
 @styled
@@ -64,13 +65,18 @@ def _scatter(axes: Axes, x: np.ndarray, y: np.ndarray, what: str, *, log: bool =
 
 def _spectra(axes: Axes, recorded: Mapping[str, np.ndarray], simulated: Mapping[str, np.ndarray]) -> None:
     for summary, colour, name in ((recorded, DATA, "data"), (simulated, MODEL, "simulation")):
-        if len(summary["population_frequency_hz"]) and (summary["population_power"] > 0).any():
-            # the last frequency is half the sampling rate, where a spectral estimate has half its power
-            axes.loglog(summary["population_frequency_hz"][:-1], summary["population_power"][:-1], color=colour, label=name)
+        # the last frequency is half the sampling rate, where a spectral estimate has half its power
+        frequency, power = summary["population_frequency_hz"][:-1], summary["population_power"][:-1]
+        if len(frequency) and (power > 0).any():
+            bands = np.unique(np.geomspace(1, len(frequency) + 1, BANDS).astype(int)) - 1
+            width = np.diff(np.append(bands[:-1], len(frequency)))
+            mean = [np.add.reduceat(values, bands[:-1]) / width for values in (frequency, power)] if len(bands) > 1 else [frequency, power]
+            axes.loglog(*mean, color=colour, label=name)
     if not axes.lines:
         note(axes, "trials too short for a spectrum")
         return
     axes.set(title="population rate: spectrum", xlabel="frequency (Hz)", ylabel="power (Hz$^2$/Hz)")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_box_aspect(1)
 
 
@@ -80,8 +86,12 @@ def _autocorrelograms(axes: Axes, recorded: Mapping[str, np.ndarray], simulated:
         if usable.any() and len(summary["autocorrelogram_lag_ms"]):
             weight = summary["rate_hz"][usable]
             relative = np.average(summary["autocorrelogram_hz"][usable] / weight[:, None], axis=0, weights=weight)
-            marker = "" if len(relative) > 20 else "o"
-            axes.plot(summary["autocorrelogram_lag_ms"], relative, color=colour, marker=marker, ms=3)
+            together = max(1, len(relative) // LAG_POINTS)
+            lag, relative = (
+                values[: len(values) // together * together].reshape(-1, together).mean(1)
+                for values in (summary["autocorrelogram_lag_ms"], relative)
+            )
+            axes.plot(lag, relative, color=colour, marker="" if len(relative) > 20 else "o", ms=3)
     if not axes.lines:
         note(axes, "trials too short for autocorrelograms")
         return

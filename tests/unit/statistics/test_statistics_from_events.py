@@ -200,3 +200,19 @@ def test_comparison_warns_of_runaway_and_silent_neurons():
     assert found["n_runaway"] == 1 and found["n_silent"] == 1
     assert "1 of 3 neurons exceed 200 Hz" in found["warnings"][0] and "(p)" in found["warnings"][0]
     assert "Silent: 1 of 3" in found["warnings"][1] and "(r)" in found["warnings"][1]
+
+
+def test_comparison_does_not_take_counting_noise_for_a_bad_model():
+    """Two independent samples of the same rates, short enough that R2 over neurons is far below 1; and a model with other rates."""
+    rng = np.random.default_rng(1)
+    rate = rng.uniform(0.008, 0.012, 40)
+    same = [summarise(Recording.from_counts(rng.poisson(rate, (1, 4000, 40)), dt_ms=1.0).bin()) for _ in range(2)]
+    found = compare_summaries(*same)
+    assert found["rate_r2"] < 0.5 and found["rate_r2"] == pytest.approx(found["rate_r2_ceiling"], abs=0.9)
+    assert found["warnings"] == []
+    wide = rng.uniform(0.002, 0.05, 40)
+    recorded = summarise(Recording.from_counts(rng.poisson(wide, (1, 20_000, 40)), dt_ms=1.0).bin())
+    shuffled = summarise(Recording.from_counts(rng.poisson(wide[::-1], (1, 20_000, 40)), dt_ms=1.0).bin())
+    found = compare_summaries(recorded, shuffled)
+    assert found["rate_r2_ceiling"] > 0.95
+    assert "Simulated rates explain the recorded ones badly" in found["warnings"][0]
