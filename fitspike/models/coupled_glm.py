@@ -172,12 +172,16 @@ class CoupledGLM:
     def resolved(self, data: DataInfo) -> CoupledGLM:
         """Return the model with every setting that is still open set to its default.
 
-        History of 200 ms, coupling of 50 ms, no population covariate, no drift, all ridges 1. Bumps over trial time from five trials on;
+        History of 200 ms and coupling of 50 ms, or as many bins as they have basis functions if that is longer; no population covariate,
+        no drift, all ridges 1. Bumps over trial time from five trials on;
         in each condition, if there are two conditions or more and at least two trials of each on average.
         """
         changes = {
             name: value for name, value in _DEFAULTS.items() if isinstance(getattr(self, name), str) and getattr(self, name) == "auto"
         }
+        for name, n_basis in (("history_ms", self.n_history), ("coupling_ms", self.n_coupling)):
+            if name in changes:
+                changes[name] = max(changes[name], n_basis * data.dt_ms)
         if self.condition_time == "auto":
             changes["condition_time"] = data.n_conditions > 1 and data.n_trials >= 2 * data.n_conditions
         if self.trial_time == "auto":
@@ -191,6 +195,12 @@ class CoupledGLM:
     def param_specs(self, data: DataInfo) -> Mapping[str, ParamSpec]:
         """Return the specs of the weights of every term in the model, and of the fixed numbers that place signals and bumps."""
         return self.layout(data).param_specs(data.mean_count)
+
+    def select(self, binned: BinnedSpikes, context: SolverContext) -> tuple[CoupledGLM, Mapping[str, Any]]:
+        """Return the model with every open setting chosen by blocked cross-validation on these data, and the table of what was tried."""
+        from fitspike.models.glm_selection import select
+
+        return select(self, binned, context)
 
     def solve(self, binned: BinnedSpikes, context: SolverContext) -> tuple[ParamArrays, SolverReport]:
         """Return the parameters at the optimum of the penalised likelihood and how it went.

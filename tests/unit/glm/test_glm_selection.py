@@ -1,0 +1,57 @@
+"""Settings chosen by cross-validation: couplings where there are some, none where there are none, and only on the data given."""
+
+import numpy as np
+import pytest
+
+from fitspike import Recording
+from fitspike.models.base import SolverContext
+from fitspike.models.coupled_glm import CoupledGLM
+from fitspike.rng import Stream
+
+
+def simulated(*, coupled, n_bins=6000, n=4, seed=0):
+    """Return Poisson counts (n_bins, n); with `coupled`, neuron 0 raises the rate of neuron 1 eightfold in the next bin."""
+    generator = np.random.default_rng(seed)
+    counts = np.zeros((n_bins, n), dtype=int)
+    for t in range(n_bins):
+        rate = np.full(n, 0.08)
+        if coupled and t and counts[t - 1, 0]:
+            rate[1] *= 8.0
+        counts[t] = generator.poisson(rate)
+    return Recording.from_counts(counts, dt_ms=10.0)
+
+
+def selected(recording, **settings):
+    model = CoupledGLM(**settings)
+    binned = recording.bin()
+    return model.select(binned, SolverContext(init={}, stream=Stream(0, "select")))
+
+
+def test_couplings_are_chosen_where_they_predict_held_out_spikes():
+    chosen, table = selected(simulated(coupled=True))
+    assert chosen.coupling_ms > 0
+    assert not chosen.open_settings()
+    taken = [row for row in table["rows"] if row["taken"]]
+    assert taken[-1]["bits_per_spike"] > 0.05
+
+
+def test_independent_neurons_get_no_couplings_or_strongly_held_ones():
+    chosen, _ = selected(simulated(coupled=False))
+    assert chosen.coupling_ms == 0 or chosen.ridge_coupling >= 30
+
+
+def test_what_the_user_sets_is_kept():
+    chosen, table = selected(simulated(coupled=True), coupling_ms=30.0, ridge_coupling=7.0, history_ms=50.0)
+    assert (chosen.coupling_ms, chosen.ridge_coupling, chosen.history_ms) == (30.0, 7.0, 50.0)
+    assert "coupling_ms" not in table["chosen"]
+
+
+def test_choice_is_the_same_every_time():
+    first, second = (selected(simulated(coupled=True, n_bins=2000))[1]["rows"] for _ in range(2))
+    assert [row["bits_per_spike"] for row in first] == [row["bits_per_spike"] for row in second]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_few_neurons(n):
+    chosen, _ = selected(simulated(coupled=False, n_bins=1500, n=n))
+    assert chosen.coupling_ms == 0 or n > 1
