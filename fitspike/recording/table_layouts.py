@@ -123,7 +123,7 @@ def _spikes(layout: Layout, settings: TableOptions, notes: list[str]) -> tuple[n
         notes.append(
             f'table: neuron ids run from {span} and {missing} of them have no spike; they are left out unless you say ids="{span}".'
         )
-    return times, given.astype(str), ids, None
+    return times, given, ids, None
 
 
 def _ids(settings: TableOptions, default: Any) -> np.ndarray:

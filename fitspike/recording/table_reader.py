@@ -99,6 +99,10 @@ def _example(tree: array_tree.Tree) -> str:
 
 
 def _from_text(path: Path, settings: TableOptions, notes: list[str]) -> Layout:
+    if settings.layout != "train-per-line":
+        large = text_tables.large_columns(path, encoding=settings.encoding, separator=settings.separator)
+        if large is not None:
+            return _from_columns(path, large, settings, notes)
     lines = text_tables.read_lines(path, encoding=settings.encoding, separator=settings.separator)
     if not lines.filled:
         raise NoSpikeTrainsError(f"no spike trains found in {path}: it holds no line that is not blank or a comment.")
@@ -107,6 +111,10 @@ def _from_text(path: Path, settings: TableOptions, notes: list[str]) -> Layout:
         return _train_per_line(lines, settings, notes, reason=columns if isinstance(columns, str) else "")
     if isinstance(columns, str):
         raise ReadError(f"{path} is no table of columns: {columns}.")
+    return _from_columns(path, columns, settings, notes)
+
+
+def _from_columns(path: Path, columns: dict[str, np.ndarray], settings: TableOptions, notes: list[str]) -> Layout:
     listed = ", ".join(
         f"{name!r} ({'numbers' if c.dtype.kind == 'f' else 'text'}, such as {c[0]})" for name, c in list(columns.items())[:12]
     )
@@ -152,22 +160,28 @@ def _neuron_per_file(files: list[Path], settings: TableOptions, notes: list[str]
     if not files:
         raise ReadError("no files given for layout='neuron-per-file'.")
     files = sorted(files, key=lambda p: text_tables.natural_key(p.name))
-    trains = []
+    trains, stated = [], set()
     for file in files:
         lines = text_tables.read_lines(file, encoding=settings.encoding, separator=settings.separator)
-        if long := next((fields for fields in lines.filled if len(fields) > 1), None):
-            raise ReadError(f"{file}: a line has {len(long)} fields; expected one spike time per line.")
-        values, unit, _ = text_tables.as_trains(lines)
-        if unit is not None:
-            raise ReadError(f"{file}: numbers carry a unit ({unit}); remove it, or read the files one by one.")
-        trains.append(np.concatenate(values) if values else np.zeros(0))
-        if not values:
+        if not lines.filled:
             notes.append(f"table: {file.name} is empty; kept as a neuron without spikes.")
+            trains.append(np.zeros(0))
+            continue
+        columns = text_tables.as_columns(lines)
+        if isinstance(columns, str) or len(columns) > 1:
+            reason = columns if isinstance(columns, str) else f"it has {len(columns)} columns"
+            raise ReadError(f"{file}: expected one spike time per line, but {reason}.")
+        (name, values) = next(iter(columns.items()))
+        if values.dtype.kind != "f":
+            raise NoSpikeTrainsError(f"no spike trains found in {file}: {str(values[0])!r} is no number.")
+        trains.append(values)
+        stated.add(text_tables.unit_in_name(name))
     if not any(train.size for train in trains):
         raise NoSpikeTrainsError(f"no spike trains found in {len(files)} files of {files[0].parent}.")
     ids = _differing_parts([file.stem for file in files])
     described = f"{len(files)} files of {sum(map(len, trains))} numbers in all."
-    return Layout(files[0].parent, None, described, trains=trains, train_ids=ids, train_labels=[file.stem for file in files])
+    unit = stated.pop() if len(stated) == 1 else None
+    return Layout(files[0].parent, None, described, trains=trains, train_ids=ids, train_labels=[file.stem for file in files], unit=unit)
 
 
 def _differing_parts(stems: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 
 from fitspike import load
 from fitspike.errors import NoSpikeTrainsError, ReadError
+from fitspike.recording import text_tables
 
 NS = 1_000_000_000
 
@@ -199,3 +200,17 @@ def test_large_columns_keep_every_spike_in_its_bin(tmp_path):
     binned = load(path, times="1", neurons="0", unit="s", stop_s=20).bin(1)
     by_hand = np.bincount(ticks // 30, minlength=20_000)
     assert np.array_equal(binned.dense_numpy()[0, :, 0], by_hand)
+
+
+@pytest.mark.parametrize(
+    "text", ["n,t_s\n1,0.5\n2,0.25\n", "1 0.5\n2 0.25\n", "n;t_s\n1;0.5\n# comment\n2;0.25\n", "n,t_s\nc1,0.5\nc2,0.25\n"]
+)
+def test_large_files_are_read_as_small_ones(tmp_path, monkeypatch, text):
+    rows = text.splitlines()
+    path = written(tmp_path, "\n".join([*rows, *rows[-2:] * 60]) + "\n")
+    names = {"times": "t_s", "neurons": "n"} if "t_s" in text else {"times": "1", "neurons": "0", "unit": "s"}
+    small = load(path, **names)
+    monkeypatch.setattr(text_tables, "LARGE_BYTES", 0)
+    large = load(path, **names)
+    assert small.n_spikes == 122 - ("#" in text) * 60
+    assert large.fingerprint() == small.fingerprint()
