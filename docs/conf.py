@@ -1,4 +1,4 @@
-"""Sphinx settings. The page of commands is written from the commands themselves before each build."""
+"""Sphinx settings. The pages of commands and of components are written from the code before each build."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ html_show_sourcelink = False
 
 def setup(app: object) -> None:
     """Write the generated pages."""
-    from command_pages import write_pages
+    import command_pages
+    import component_pages
 
-    write_pages(Path(__file__).parent)
+    command_pages.write_page(Path(__file__).parent)
+    component_pages.write_page(Path(__file__).parent)

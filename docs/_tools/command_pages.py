@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from the click commands, only where they changed."""
+"""Writes docs/cli.md from the click commands."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Results go to standard output, progress and messages to standard error. `--json`
 """
 
 
-def write_pages(folder: Path) -> None:
-    """Write cli.md into `folder`."""
+def write_page(folder: Path) -> None:
+    """Write cli.md into `folder` if it changed."""
     path, text = folder / "cli.md", cli_page()
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
