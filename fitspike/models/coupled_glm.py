@@ -41,6 +41,8 @@ _DEFAULTS: Mapping[str, Any] = {
     "ridge_history": 1.0,
     "ridge_coupling": 1.0,
     "sparsity_coupling": 0.0,
+    "gain_s": 0.0,
+    "ceiling": 0.0,
 }
 
 
@@ -67,15 +69,20 @@ class CoupledGLM:
     standardise_signals : give weights per standard deviation of the training data, so that one ridge fits channels of any unit
     penalty : "l2" (ridge alone), "l1" or "group-l1" (one group per pair, scaled by the root of its size): adds sparsity_coupling
     ridge_* , sparsity_coupling : a number, or one per target neuron
+    gain_s : time constant over which a neuron's rate is compared with what the model expected, to follow slow changes; 0: not at all.
+        The expected count is multiplied by (gain_spikes + spikes of late) / (gain_spikes + spikes expected of late), within 1/4 and 4
+    ceiling : drives are cut at this quantile of a neuron's drives on the training data, such as 0.999, so that input never seen in
+        training, or free activity, cannot drive a neuron beyond what it was seen to do; 0: no ceiling. Both act after the convex fit
     dale : True (signs from population labels), or a sign +1, -1, 0 per presynaptic neuron; a bound, so weights of 0 are allowed
     solver : "auto" (by estimated cost), "newton", "lbfgs" or "proximal"
     tolerance : a target has converged when the decrease still to be had, g' M^-1 g / 2 with M the (approximate) Hessian, is below
         tolerance times its number of spikes, nats
     precision : "float64", "float32" or "auto" (float32 from 2e8 bin-target pairs for passes over the data; sums are always float64)
     standard_errors : True, False or "auto" (as far as their estimated cost allows)
-    stabilise : what a fit does about spike filters that run away in free simulation (see `stability`). "refit": the neurons that ran away
-        are fitted again with ridges on history, coupling and population ten times as strong (at least 10), until free runs are stable; the
-        report says so. "warn": the report says so. "off": no simulation
+    stabilise : what a fit does about filters that run away in free runs (see `stability`). "history": neurons whose own history runs away
+        by itself are fitted again with a ten times stronger history ridge (at least 10), up to eight times; activity that runs away only
+        through couplings or the population covariate is reported, since stronger ridges there cost prediction. "network": all neurons
+        that run away are fitted again, with stronger ridges on all spike filters. "warn": only the report. "off": no free runs
     """
 
     name: ClassVar[str] = "coupled-glm"
@@ -118,12 +125,15 @@ class CoupledGLM:
     ridge_history: Strength = "auto"
     ridge_coupling: Strength = "auto"
     sparsity_coupling: Strength = "auto"
+    gain_s: Auto = "auto"
+    gain_spikes: float = 5.0
+    ceiling: Auto = "auto"
     dale: bool | tuple[int, ...] = False
     solver: str = "auto"
     tolerance: float = 1e-10
     precision: str = "auto"
     standard_errors: bool | str = "auto"
-    stabilise: str = "refit"
+    stabilise: str = "history"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -140,7 +150,7 @@ class CoupledGLM:
             "penalty": ("l2", "l1", "group-l1"),
             "solver": ("auto", "newton", "lbfgs", "proximal"),
             "precision": ("auto", "float32", "float64"),
-            "stabilise": ("refit", "warn", "off"),
+            "stabilise": ("history", "network", "warn", "off"),
         }
         for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
@@ -154,6 +164,12 @@ class CoupledGLM:
                     problems.add(f"{field.name}={value!r}. Give a finite number from 0 up.")
         if self.n_signal < 1 or self.n_time_bumps < 1:
             problems.add(f"n_signal={self.n_signal} and n_time_bumps={self.n_time_bumps} must be at least 1.")
+        if self.gain_s != "auto" and not (np.isfinite(self.gain_s) and self.gain_s >= 0):
+            problems.add(f"gain_s={self.gain_s!r}. Give seconds from 0 up.")
+        if not self.gain_spikes > 0:
+            problems.add(f"gain_spikes={self.gain_spikes!r}. Give a number above 0.")
+        if self.ceiling != "auto" and not 0 <= self.ceiling <= 1:
+            problems.add(f"ceiling={self.ceiling!r}. Give a quantile from 0 to 1.")
         if isinstance(self.signals, str) and self.signals != "all":
             problems.add(f"signals={self.signals!r}. Give 'all' or a tuple of names, such as ({self.signals!r},).")
         problems.raise_if_any()
@@ -172,9 +188,8 @@ class CoupledGLM:
     def resolved(self, data: DataInfo) -> CoupledGLM:
         """Return the model with every setting that is still open set to its default.
 
-        History of 200 ms and coupling of 50 ms, or as many bins as they have basis functions if that is longer; no population covariate,
-        no drift, all ridges 1. Bumps over trial time from five trials on;
-        in each condition, if there are two conditions or more and at least two trials of each on average.
+        History of 200 ms, coupling of 50 ms, no population covariate, no drift, no slow gain, no ceiling, all ridges 1. Bumps over trial
+        time from five trials on; in each condition, if there are two conditions or more and at least two trials of each on average.
         """
         changes = {
             name: value for name, value in _DEFAULTS.items() if isinstance(getattr(self, name), str) and getattr(self, name) == "auto"
@@ -182,6 +197,9 @@ class CoupledGLM:
         for name, n_basis in (("history_ms", self.n_history), ("coupling_ms", self.n_coupling)):
             if name in changes:
                 changes[name] = max(changes[name], n_basis * data.dt_ms)
+        for window, n_basis in (("history_ms", self.n_history), ("coupling_ms", self.n_coupling)):
+            if changes.get(window):  # coarse bins need a longer window to tell the basis functions apart
+                changes[window] = max(changes[window], n_basis * data.dt_ms)
         if self.condition_time == "auto":
             changes["condition_time"] = data.n_conditions > 1 and data.n_trials >= 2 * data.n_conditions
         if self.trial_time == "auto":
@@ -276,7 +294,7 @@ class CoupledGLM:
 
         Judged by free runs of 10 s without covariates (up to 100 of them, fewer for large networks): a neuron that passes 200 Hz over a
         second, and five times its recorded rate if `rates_hz` (n_neurons,) is given, has run away. "linear_gain" above 1 beside it says
-        that small changes grow on average. `runaway` (n_neurons,) bool says which neurons.
+        that small changes grow on average. runaway (n_neurons,) bool says which neurons do, runaway_alone which do by their own history.
         """
         from fitspike.models.stability import stability
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from fitspike.errors import InvalidInputError
-from fitspike.kernels.coupled_drive import DriveFilters, coupled_drive, coupled_drive_adjoint
+from fitspike.kernels.coupled_drive import DriveFilters, Regulation, coupled_drive, coupled_drive_adjoint
 from fitspike.models.base import Rollout
 from fitspike.models.bases import LagBasis
 from fitspike.models.glm_covariates import chunk_covariates
 from fitspike.models.glm_layout import Layout, layout_from_shapes
+from fitspike.models.glm_regulation import expected_counts, fading_sums, log_gain, make_regulation, regulated
 from fitspike.neurons.emissions import get_emission
 from fitspike.recording.chunk import SpikeChunk
 from fitspike.types import Carry, Params
@@ -54,12 +56,22 @@ def drive(model: CoupledGLM, params: Params, chunk: SpikeChunk, carry: Carry) ->
 
     Without a carry in the middle of a trial the spikes before the chunk are read from the recording, if it is known.
     """
+    if chunk.is_first:
+        carry = None
+    value, spikes, after = _unregulated(model, params, chunk, carry)
+    regulation = _regulation(model, params, chunk.dt_ms)
+    if regulation is not None:
+        sums = _sums_before(model, params, chunk, regulation) if carry is None else carry["sums"]
+        value, after["sums"] = _regulate(value, spikes, regulation, sums, _emission(model))
+    return value, spikes, after
+
+
+def _unregulated(model: CoupledGLM, params: Params, chunk: SpikeChunk, carry: Carry) -> tuple[torch.Tensor, np.ndarray, dict]:
+    """Return what terms and filters add up to, the spikes, and the carry but for the slow gain's part."""
     layout = layout_of(model, params, chunk)
     base, filters, decay = _base(layout, params, chunk), *_filters(layout, params)
     spikes = chunk.dense_numpy("float64")
     n_past = max([0, *(f.shape[axis] for f, axis in zip(filters, (1, 1, 0), strict=True) if f is not None)]) if decay is None else 0
-    if chunk.is_first:
-        carry = None
     if carry is None:
         carry = _before(chunk, n_past, decay)
     state = torch.zeros(chunk.n_trials, 0, layout.n_neurons, dtype=torch.float64)
@@ -99,7 +111,7 @@ def rollout(
         n_filters = 0 if decay is None else len(decay)
         if carry is None:
             shape = (context.n_trials, filters.n_lags, layout.n_neurons)
-            carry = {"past": np.zeros(shape), "state": np.zeros((context.n_trials, n_filters, layout.n_neurons))}
+            carry = {"past": np.zeros(shape), "state": np.zeros((context.n_trials, n_filters, layout.n_neurons)), "sums": None}
         if observed is not None and observed_mask is None:
             observed_mask = torch.ones(layout.n_neurons, dtype=torch.bool)
         emission_name = _emission(model)
@@ -112,12 +124,14 @@ def rollout(
             clamped=np.zeros(layout.n_neurons, dtype=bool) if observed_mask is None else observed_mask.cpu().numpy(),
             uniforms=uniforms.detach().cpu().double().numpy(),
             emission=emission_name,
+            regulation=_regulation(model, params, context.dt_ms),
+            sums=carry["sums"],
         )
         value, spikes = torch.as_tensor(run.drive), torch.as_tensor(run.spikes)
         emission = get_emission(emission_name)
         log_prob = (emission.log_prob(value, spikes, context.dt_ms) * context.mask[:, :, None]).sum(1)
         past = np.concatenate([carry["past"], run.spikes], axis=1)
-        new_carry = {"past": past[:, past.shape[1] - filters.n_lags :], "state": run.state}
+        new_carry = {"past": past[:, past.shape[1] - filters.n_lags :], "state": run.state, "sums": run.sums}
         return Rollout(spikes, log_prob, {"drive": value, "expected": emission.expected(value, context.dt_ms)}, new_carry)
 
 
@@ -203,6 +217,46 @@ def _after(carry: dict[str, np.ndarray], spikes: np.ndarray, n_past: int, decay:
     return {"past": past[:, past.shape[1] - n_past :], "trace": trace}
 
 
+def _sums_before(model: CoupledGLM, params: Params, chunk: SpikeChunk, regulation: Regulation) -> np.ndarray:
+    """Return the slow gain's fading sums at the chunk's first bin (n_trials, 2, n_neurons): from the recording, or 0 at a start."""
+    nothing = np.zeros((chunk.n_trials, 2, chunk.n_neurons))
+    if chunk.is_first or chunk.first_bin == 0 or not regulation.fade or chunk.source is None:
+        return nothing
+    reach = min(int(np.ceil(np.log(_FADED) / np.log(regulation.fade))), chunk.first_bin)
+    earlier = chunk.source.chunk(chunk.trial, chunk.first_bin - reach, reach)
+    with torch.no_grad():
+        value, spikes, _ = _unregulated(model, params, earlier, None)
+        return _regulate(value, spikes, regulation, nothing, _emission(model))[1]
+
+
+def _regulation(model: CoupledGLM, params: Params, dt_ms: float) -> Regulation | None:
+    """Return what a fitted model does to its drives, or None if nothing. A gain left open is none."""
+    ceiling = params["drive_ceiling"].detach().cpu().double().numpy() if "drive_ceiling" in params else None
+    closed = model if model.gain_s != "auto" else replace(model, gain_s=0.0)
+    return make_regulation(closed, ceiling, int(params["bias"].shape[0]), dt_ms)
+
+
+def _regulate(
+    drive: torch.Tensor, spikes: np.ndarray, regulation: Regulation, sums: np.ndarray, emission: str
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Return the regulated drive and the fading sums after the last bin; see `Regulation` for the equation.
+
+    Parameters
+    ----------
+    drive : Tensor, (n_trials, n_bins, n_neurons) float64
+        Its gradient is exact but for what the sums at the first bin owe to it.
+    spikes : ndarray, (n_trials, n_bins, n_neurons)
+    sums : ndarray, (n_trials, 2, n_neurons)
+        Fading sums of counts and of expected counts at the first bin.
+    """
+    value = _Regulated.apply(drive, spikes, regulation, sums, emission)
+    low = np.minimum(drive.detach().numpy(), regulation.ceiling)
+    after = np.stack(
+        [fading_sums(x, sums[:, i], regulation.fade)[1] for i, x in enumerate((spikes, expected_counts(low, emission)))], axis=1
+    )
+    return value, after
+
+
 class _CoupledDrive(torch.autograd.Function):
     """`coupled_drive` with given spikes; the backward pass is `coupled_drive_adjoint`."""
 
@@ -219,3 +273,27 @@ class _CoupledDrive(torch.autograd.Function):
         filters, d_state = coupled_drive_adjoint(gradient.numpy(), ctx.filters, past=ctx.past, spikes=ctx.spikes)
         parts = [None if f is None else torch.as_tensor(f) for f in (filters.own, filters.pair, filters.shared)]
         return gradient, *parts, torch.as_tensor(d_state), None, None, None
+
+
+class _Regulated(torch.autograd.Function):
+    """`regulated` of the drive cut at the ceiling, differentiable in the drive."""
+
+    @staticmethod
+    def forward(ctx, drive, spikes, regulation, sums, emission):
+        ctx.drive, ctx.rest = drive.detach().numpy(), (spikes, regulation, sums, emission)
+        return torch.as_tensor(regulated(np.minimum(ctx.drive, regulation.ceiling), *ctx.rest))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        spikes, regulation, sums, emission = ctx.rest
+        low = np.minimum(ctx.drive, regulation.ceiling)
+        total = gradient.numpy().copy()
+        if regulation.fade:
+            _, is_within, expected = log_gain(low, spikes, regulation, sums, emission)
+            by_sum = np.where(is_within, -gradient.numpy() / (regulation.prior + expected), 0.0)
+            # E(t) holds fade^(t - s) of what was expected at s < t, so the derivative runs the same recursion backwards.
+            back, _ = fading_sums(by_sum[:, ::-1], np.zeros_like(by_sum[:, 0]), regulation.fade)
+            mean = expected_counts(low, emission)
+            total += back[:, ::-1] * (mean if emission == "poisson" else mean * (1.0 - mean))
+        return torch.as_tensor(np.where(ctx.drive <= regulation.ceiling, total, 0.0)), None, None, None, None

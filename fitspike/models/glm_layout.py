@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _TRUCCOLO = "Truccolo et al. 2005, J. Neurophysiol. 93:1074, Eqs. 3-11"
 _PILLOW = "Pillow et al. 2008, Nature 454:995"
 
+_HIGHEST_DRIVE = 700.0  # exp of more overflows
+
 _EXCITATORY = ("e", "exc", "excitatory", "pyr", "pyramidal", "ex", "rs")
 _INHIBITORY = ("i", "inh", "inhibitory", "int", "interneuron", "in", "fs")
 
@@ -215,6 +217,7 @@ class Layout:
             "population_scale": ((1,), "1", 1.0, "standard deviation of the summed count of all neurons in a bin"),
             "trial_range_s": ((2,), "s", np.array([0.0, 1.0]), "trial times of the first and the last bump"),
             "drift_range_s": ((2,), "s", np.array([0.0, 1.0]), "recording times of the first and the last bump"),
+            "drive_ceiling": ((self.n_neurons,), "1", _HIGHEST_DRIVE, "value at which drives are cut, a quantile of those in training"),
             "condition_code": ((self.n_conditions,), "1", 0.0, "CRC-32 of each condition's name, in the order of condition_time"),
         }
         for name in self.fixed_names:
@@ -232,7 +235,8 @@ class Layout:
             "condition_time": ("trial_range_s", "condition_code"),
             "drift": ("drift_range_s",),
         }
-        return ("dt_ms", *dict.fromkeys(name for term in self.terms for name in needs.get(term, ())))
+        names = [name for term in self.terms for name in needs.get(term, ())]
+        return tuple(dict.fromkeys(["dt_ms", *names, *(["drive_ceiling"] if self.model.ceiling else [])]))
 
 
 def layout_from_shapes(model: CoupledGLM, shapes: Mapping[str, tuple[int, ...]], channels: Mapping[str, int], dt_ms: float) -> Layout:

@@ -155,6 +155,20 @@ class Problem:
                 parts[name] = filtered_counts(self.events, span, at_lag, decay=decay, dtype=dtype, backend=self.backend)
         return parts
 
+    def drives(self, rows: np.ndarray, targets: np.ndarray, span: range) -> np.ndarray:
+        """Return the targets' drives over a stretch of bins under rows (n_targets, n_weights), (n_bins, n_targets) of `dtype`."""
+        layout, parts = self.layout, self.features(span)
+        rows = rows.astype(self.dtype) * layout.free[targets]
+        drive = rows[:, 0] + parts["covariates"] @ rows[:, 1 : 1 + layout.n_covariates].T
+        if "population" in parts:
+            weight = rows[:, layout.terms["population"].columns] / float(self.fixed["population_scale"][0])
+            drive -= np.einsum("tib,ib->ti", parts["population"][:, targets], weight)
+        if "history" in parts:
+            drive += np.einsum("tib,ib->ti", parts["history"][:, targets], rows[:, layout.terms["history"].columns])
+        if "coupling" in parts:
+            drive += parts["coupling"].reshape(len(span), -1) @ rows[:, layout.terms["coupling"].columns].T
+        return drive
+
     def design(self, parts: dict[str, np.ndarray], target: int) -> np.ndarray:
         """Return the design matrix of one target over the bins of `parts`, (n_bins, n_weights); its own coupling columns are 0."""
         columns = parts["covariates"]

@@ -17,6 +17,7 @@ from fitspike.models.glm_layout import Layout
 from fitspike.models.glm_metric import make_metric
 from fitspike.models.glm_problem import Problem
 from fitspike.models.glm_proximal import Proximal
+from fitspike.models.glm_regulation import training_ceiling
 from fitspike.models.stability import check_rows
 from fitspike.types import ParamArrays
 
@@ -32,7 +33,7 @@ _S_PRODUCT, _S_SPIKE, _S_EXPECTED = 5e-11, 2e-10, 4e-9
 _NEWTON_PASSES, _DESCENT_PASSES = 7, 15
 _LARGEST_NEWTON = 2000
 _MAX_REFITS = 8
-_STRENGTHENED = ("history", "coupling", "population")
+_STRENGTHENED = {"history": ("history",), "network": ("history", "coupling", "population")}
 
 
 def solve(model: CoupledGLM, binned: BinnedSpikes, context: SolverContext) -> tuple[ParamArrays, SolverReport]:
@@ -95,15 +96,24 @@ class _Fit:
             self._restore(self.context.resume)
         while True:
             self._descend()
+            self._regulate()
             if self.stopped or self.layout.model.stabilise == "off":
                 return
             rates_hz = self.problem.n_spikes / max(self.binned.n_scored_bins * self.binned.dt_ms * 1e-3, 1e-12)
-            self.stability = check_rows(self.layout, self.rows, self._population_scale(), rates_hz=rates_hz)
-            away = self.stability.pop("runaway")
-            if self.stability["is_stable"] or self.layout.model.stabilise == "warn" or self.n_refits.max() >= _MAX_REFITS:
+            self.stability = check_rows(
+                self.layout, self.rows, self._population_scale(), rates_hz=rates_hz, ceiling=self.problem.fixed.get("drive_ceiling")
+            )
+            mode = self.layout.model.stabilise
+            away = self.stability["runaway_alone" if mode == "history" else "runaway"] & ~self.silent
+            if not away.any() or mode == "warn" or self.n_refits.max() >= _MAX_REFITS:
                 return
             self.n_refits[away] += 1
-            self.targets, self.state = np.flatnonzero(away & ~self.silent), None
+            self.targets, self.state = np.flatnonzero(away), None
+
+    def _regulate(self) -> None:
+        """Set the ceiling of the drives from those on the training data."""
+        if self.layout.model.ceiling:
+            self.problem.fixed["drive_ceiling"] = training_ceiling(self.problem, self.rows, self.layout.model.ceiling)
 
     def _population_scale(self) -> float:
         return float(self.problem.fixed.get("population_scale", [1.0])[0])
@@ -165,7 +175,7 @@ class _Fit:
             which = ", ".join(str(i) for i in self.binned.neurons.ids[self.n_refits > 0][:10])
             parts.append(
                 f"The plain optimum ran away in free runs; {int((self.n_refits > 0).sum())} neurons ({which}) were fitted again with "
-                f"stronger ridges on their spike filters ({int(self.n_refits.max())} times)."
+                f"stronger ridges on {' and '.join(_STRENGTHENED[self.layout.model.stabilise])} (up to {int(self.n_refits.max())} times)."
             )
         if self.stability:
             parts.append(self.stability["message"])
@@ -179,10 +189,10 @@ class _Fit:
 
 
 def strengthened(layout: Layout, ridge: np.ndarray, n_refits: np.ndarray) -> np.ndarray:
-    """Return the ridge with that on spike filters raised: max(ridge, 1) * 10 ** n_refits where a neuron was refitted."""
+    """Return the ridge with that on history (or all spike filters) raised: max(ridge, 1) * 10 ** n_refits where a neuron was refitted."""
     result = ridge.copy()
     again = n_refits > 0
-    for name in _STRENGTHENED:
+    for name in _STRENGTHENED.get(layout.model.stabilise, ()):
         if name in layout.terms and again.any():
             columns = layout.terms[name].columns
             result[again, columns] = np.maximum(ridge[again, columns], 1.0) * 10.0 ** n_refits[again, None]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fitspike.kernels.coupled_drive import DriveFilters, coupled_drive
+from fitspike.kernels.coupled_drive import DriveFilters, Regulation, coupled_drive
 from fitspike.models.glm_layout import Layout, layout_from_shapes
 from fitspike.models.glm_problem import spike_filters
+from fitspike.models.glm_regulation import make_regulation
 from fitspike.rng import Stream
 from fitspike.types import ParamArrays
 
@@ -33,11 +34,22 @@ def stability(model: CoupledGLM, params: ParamArrays, *, rates_hz: np.ndarray | 
     channels = {"signals": shapes["signal"][1]} if "signal" in shapes else {}
     layout = layout_from_shapes(model, shapes, channels, float(arrays["dt_ms"][0]))
     rows, scale = layout.pack(arrays), float(arrays.get("population_scale", [1.0])[0])
-    return check_rows(layout, rows, scale, rates_hz=rates_hz, seed=seed)
+    return check_rows(layout, rows, scale, rates_hz=rates_hz, ceiling=arrays.get("drive_ceiling"), seed=seed)
 
 
-def check_rows(layout: Layout, rows: np.ndarray, population_scale: float, *, rates_hz: np.ndarray | None, seed: int = 0) -> dict[str, Any]:
-    """Return whether rows of weights are stable: is_stable, message, the neurons that run away, and the numbers behind it."""
+def check_rows(
+    layout: Layout,
+    rows: np.ndarray,
+    population_scale: float,
+    *,
+    rates_hz: np.ndarray | None,
+    ceiling: np.ndarray | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return whether rows of weights are stable: is_stable, message, which neurons run away, and the numbers behind it.
+
+    runaway (n_neurons,) bool: in free runs of the network. runaway_alone: by their own history, the others firing at their mean rates.
+    """
     n = layout.n_neurons
     own, pair, decay = spike_filters(layout, rows, np.arange(n), population_scale)
     shared = None
@@ -45,19 +57,26 @@ def check_rows(layout: Layout, rows: np.ndarray, population_scale: float, *, rat
         basis = layout.population
         values = np.diag(1.0 - basis.decay) if basis.decay is not None else basis.values
         shared = (rows[:, layout.terms["population"].columns] @ values).T / population_scale
-    filters = DriveFilters(own, pair, shared, decay)
+    network = DriveFilters(own, pair, shared, decay)
     base = mean_base(layout, rows)
     limit = np.full(n, LIMIT_HZ) if rates_hz is None else np.maximum(LIMIT_HZ, LIMIT_FACTOR * rates_hz)
-    gain = linear_gain(base, filters, layout.model.emission)
     if own is None and pair is None and shared is None:
-        return {"is_stable": True, "message": "No spike filters: activity cannot feed on itself.", "runaway": np.zeros(n, dtype=bool)}
-    highest, n_away, n_runs = _free_runs(layout, base, filters, limit, seed)
+        nobody = np.zeros(n, dtype=bool)
+        message = "No spike filters: activity cannot feed on itself."
+        return {"is_stable": True, "message": message, "runaway": nobody, "runaway_alone": nobody}
+    gain = linear_gain(base, network, layout.model.emission)
+    regulation = make_regulation(layout.model, ceiling, n, layout.dt_ms)
+    highest, n_away, n_runs = _free_runs(layout, base, network, limit, regulation, seed)
     runaway = highest > limit
+    alone = runaway.copy()
+    if runaway.any() and (pair is not None or shared is not None):
+        alone = _runs_away_alone(layout, rows, base, network, limit, rates_hz, regulation, seed)
     numbers = f"{n_runs} free runs of {_RUN_S:g} s; highest rate over a second {highest.max():.1f} Hz, linear gain {gain:.3g}"
     if runaway.any():
         message = (
             f"Free activity runs away: {n_away} of {n_runs} runs passed {limit[runaway].min():.0f} Hz in {int(runaway.sum())} of {n} "
-            f"neurons ({numbers}). Raise ridge_history and ridge_coupling, or shorten the filters."
+            f"neurons, {int(alone.sum())} of them by their own history alone ({numbers}). "
+            "Raise the ridges on spike filters, or shorten them."
         )
     else:
         message = f"Stable: {numbers}."
@@ -65,11 +84,38 @@ def check_rows(layout: Layout, rows: np.ndarray, population_scale: float, *, rat
         "is_stable": not runaway.any(),
         "message": message,
         "runaway": runaway,
+        "runaway_alone": alone,
         "fraction_of_runs": n_away / n_runs,
         "highest_rate_hz": float(highest.max()),
         "linear_gain": gain,
         "n_runs": n_runs,
     }
+
+
+def _runs_away_alone(
+    layout: Layout,
+    rows: np.ndarray,
+    base: np.ndarray,
+    network: DriveFilters,
+    limit: np.ndarray,
+    rates_hz: np.ndarray | None,
+    regulation: Regulation | None,
+    seed: int,
+) -> np.ndarray:
+    """Return which neurons run away by their own history when all others fire at their mean rates, (n_neurons,) bool."""
+    if layout.history is None:
+        return np.zeros(layout.n_neurons, dtype=bool)
+    mean_count = np.exp(base) if rates_hz is None else rates_hz * layout.dt_ms * 1e-3
+    basis = layout.history
+    values = np.diag(1.0 - basis.decay) if basis.decay is not None else basis.values
+    own = rows[:, layout.terms["history"].columns] @ values
+    steps = np.ones(1) if network.decay is None else 1.0 / (1.0 - network.decay)  # an exponential filter's sum over lags
+    driven = base.copy()
+    if network.pair is not None:
+        driven += mean_count @ (network.pair * steps[:, None]).sum(axis=1)
+    if network.shared is not None:
+        driven += (mean_count.sum() - mean_count) * (network.shared * steps[:, None]).sum(axis=0)
+    return _free_runs(layout, driven, DriveFilters(own, decay=network.decay), limit, regulation, seed)[0] > limit
 
 
 def mean_base(layout: Layout, rows: np.ndarray) -> np.ndarray:
@@ -116,25 +162,28 @@ def linear_gain(base: np.ndarray, filters: DriveFilters, emission: str) -> float
     return float(np.abs(np.linalg.eigvals(slope[:, None] * total)).max(initial=0.0))
 
 
-def _free_runs(layout: Layout, base: np.ndarray, filters: DriveFilters, limit_hz: np.ndarray, seed: int) -> tuple[np.ndarray, int, int]:
+def _free_runs(
+    layout: Layout, base: np.ndarray, filters: DriveFilters, limit_hz: np.ndarray, regulation: Regulation | None, seed: int
+) -> tuple[np.ndarray, int, int]:
     """Return each neuron's highest rate over a second (n_neurons,) Hz, how many runs passed the limit, and how many there were."""
     n, dt_s = layout.n_neurons, layout.dt_ms * 1e-3
     n_chunk = max(1, round(_CHUNK_S / dt_s))
     n_chunks = round(_RUN_S / _CHUNK_S)
     n_runs = int(np.clip(_SAMPLED_VALUES / (n_chunk * n_chunks * n), _MIN_RUNS, _MAX_RUNS))
     n_filters = 0 if filters.decay is None else len(filters.decay)
-    past, state = np.zeros((n_runs, filters.n_lags, n)), np.zeros((n_runs, n_filters, n))
+    past, state, sums = np.zeros((n_runs, filters.n_lags, n)), np.zeros((n_runs, n_filters, n)), np.zeros((n_runs, 2, n))
     highest, is_away = np.zeros(n), np.zeros(n_runs, dtype=bool)
     stream = Stream(seed, "stability")
     for i in range(n_chunks):
         draws = stream.uniforms(n_runs, range(i * n_chunk, (i + 1) * n_chunk), n)
         driven = np.broadcast_to(base, (n_runs, n_chunk, n))
-        run = coupled_drive(driven, filters, past=past, state=state, uniforms=draws, emission=layout.model.emission)
+        start = {"past": past, "state": state, "sums": sums}
+        run = coupled_drive(driven, filters, **start, uniforms=draws, emission=layout.model.emission, regulation=regulation)
         rate = run.spikes.sum(axis=1) / (n_chunk * dt_s)  # (n_runs, n_neurons) Hz
         highest = np.maximum(highest, rate.max(axis=0))
         is_away |= (rate > limit_hz).any(axis=1)
         if is_away.all():
             break
         joined = np.concatenate([past, run.spikes], axis=1)
-        past, state = joined[:, joined.shape[1] - filters.n_lags :], run.state
+        past, state, sums = joined[:, joined.shape[1] - filters.n_lags :], run.state, run.sums
     return highest, int(is_away.sum()), n_runs

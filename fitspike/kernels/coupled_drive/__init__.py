@@ -35,12 +35,33 @@ class DriveFilters:
         return max(lags)
 
 
+@dataclass(frozen=True, eq=False)
+class Regulation:
+    """What bounds a drive and lets it follow slow changes of a neuron's rate, after all filters.
+
+    drive' = low + log gain with low = min(drive, ceiling) and gain = (prior + Y) / (prior + E), where Y and E are fading sums of the
+    counts so far and of those expected under `low`: Y(t + 1) = fade * (Y(t) + count(t)), both 0 at first. It is the posterior mean of a
+    factor on the rate with a gamma prior of mean 1 worth `prior` spikes, under exponential forgetting. |log gain| stays within `limit`.
+
+    ceiling (n_neurons,), inf where there is none. fade 0: no gain.
+    """
+
+    ceiling: np.ndarray
+    fade: float = 0.0
+    prior: float = 1.0
+    limit: float = 0.0
+
+
 class Driven(NamedTuple):
-    """drive, spikes (n_trials, n_bins, n_neurons), float64; state (n_trials, n_filters, n_neurons) of exponential filters at the end."""
+    """drive, spikes (n_trials, n_bins, n_neurons), float64; state (n_trials, n_filters, n_neurons) of exponential filters at the end.
+
+    sums (n_trials, 2, n_neurons): a regulation's fading sums of counts and of expected counts at the end.
+    """
 
     drive: np.ndarray
     spikes: np.ndarray
     state: np.ndarray
+    sums: np.ndarray
 
 
 def coupled_drive(
@@ -53,6 +74,8 @@ def coupled_drive(
     clamped: np.ndarray | None = None,
     uniforms: np.ndarray | None = None,
     emission: str = "poisson",
+    regulation: Regulation | None = None,
+    sums: np.ndarray | None = None,
     threads: int | None = None,
     backend: str = "auto",
 ) -> Driven:
@@ -75,6 +98,10 @@ def coupled_drive(
     uniforms : ndarray, (n_trials, n_bins, n_neurons), optional
         For the neurons that are not clamped. Bernoulli: a spike if drive > logit(u). Poisson: the smallest count whose cumulative
         probability reaches u. Sampled drives saturate at `MAX_EXPECTED` expected spikes.
+    regulation : Regulation, optional
+        Applied to every drive before it is sampled from.
+    sums : ndarray, (n_trials, 2, n_neurons), optional
+        The regulation's fading sums at the first bin. Default: 0.
     threads : int, optional
         Default: as numba is set.
     """
@@ -92,6 +119,8 @@ def coupled_drive(
         np.asarray(clamped, dtype=bool),
         np.zeros((0, 0, 0)) if uniforms is None else np.ascontiguousarray(uniforms, dtype=np.float64),
         emission,
+        regulation,
+        np.zeros((shape[0], 2, shape[2])) if sums is None else np.array(sums, dtype=np.float64, order="C"),
         threads,
     )
 

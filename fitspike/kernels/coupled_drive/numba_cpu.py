@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from fitspike.kernels.compiling import cached
-from fitspike.kernels.coupled_drive import MAX_EXPECTED, DriveFilters, Driven
+from fitspike.kernels.coupled_drive import MAX_EXPECTED, DriveFilters, Driven, Regulation
 from fitspike.kernels.point_process import EMISSION_CODES
 
 
@@ -21,19 +21,24 @@ def coupled_drive(
     clamped: np.ndarray,
     uniforms: np.ndarray,
     emission: str,
+    regulation: Regulation | None,
+    sums: np.ndarray,
     threads: int | None,
 ) -> Driven:
     """Return drives and spikes; see `fitspike.kernels.coupled_drive.coupled_drive`."""
     own, pair, shared = _arrays(filters, base.shape[2])
     decay = np.zeros(0) if filters.decay is None else np.asarray(filters.decay, dtype=np.float64)
+    ceiling = np.zeros(0) if regulation is None else np.ascontiguousarray(regulation.ceiling, dtype=np.float64)
+    numbers = (0.0, 1.0, 0.0) if regulation is None else (float(regulation.fade), float(regulation.prior), float(regulation.limit))
     before = numba.get_num_threads()
     if threads is not None:
         numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
     try:
-        _run(base, own, pair, shared, decay, past, state, given, clamped, uniforms, EMISSION_CODES[emission], math.log(MAX_EXPECTED))
+        limits = (EMISSION_CODES[emission], math.log(MAX_EXPECTED), ceiling, *numbers)
+        _run(base, own, pair, shared, decay, past, state, given, clamped, uniforms, limits, sums)
     finally:
         numba.set_num_threads(before)
-    return Driven(base, given, state)
+    return Driven(base, given, state, sums)
 
 
 def coupled_drive_adjoint(
@@ -64,22 +69,22 @@ def _arrays(filters: DriveFilters, n_neurons: int) -> tuple[np.ndarray, np.ndarr
 
 
 @cached(numba.njit, parallel=True, nogil=True)
-def _run(base, own, pair, shared, decay, past, state, given, clamped, uniforms, emission, highest):
+def _run(base, own, pair, shared, decay, past, state, given, clamped, uniforms, limits, sums):
     for k in numba.prange(base.shape[0]):
         draws = uniforms[k] if uniforms.shape[0] else uniforms[:0].reshape((0, 0))
         if decay.size:
-            _exponential_trial(base[k], own, pair, shared, decay, state[k], given[k], clamped, draws, emission, highest)
+            _exponential_trial(base[k], own, pair, shared, decay, state[k], given[k], clamped, draws, limits, sums[k])
         else:
-            _finite_trial(base[k], own, pair, shared, past[k], given[k], clamped, draws, emission, highest)
+            _finite_trial(base[k], own, pair, shared, past[k], given[k], clamped, draws, limits, sums[k])
 
 
 @cached(numba.njit, nogil=True)
-def _finite_trial(drive, own, pair, shared, past, counts, clamped, uniforms, emission, highest):
+def _finite_trial(drive, own, pair, shared, past, counts, clamped, uniforms, limits, sums):
     n_bins, n_past = drive.shape[0], past.shape[0]
     for s in range(n_past):
         _push(drive, s - n_past, past[s], own, pair, shared)
     for t in range(n_bins):
-        _decide(drive[t], counts[t], clamped, uniforms, t, emission, highest)
+        _decide(drive[t], counts[t], clamped, uniforms, t, limits, sums)
         _push(drive, t, counts[t], own, pair, shared)
 
 
@@ -107,13 +112,13 @@ def _push(drive, s, counts, own, pair, shared):
 
 
 @cached(numba.njit, nogil=True)
-def _exponential_trial(drive, own, pair, shared, decay, state, counts, clamped, uniforms, emission, highest):
+def _exponential_trial(drive, own, pair, shared, decay, state, counts, clamped, uniforms, limits, sums):
     n_bins, n_neurons = drive.shape
     for t in range(n_bins):
         for f in range(decay.size):
             for i in range(n_neurons):
                 drive[t, i] += state[f, i]
-        _decide(drive[t], counts[t], clamped, uniforms, t, emission, highest)
+        _decide(drive[t], counts[t], clamped, uniforms, t, limits, sums)
         total = 0.0
         for f in range(decay.size):
             for i in range(n_neurons):
@@ -135,15 +140,29 @@ def _exponential_trial(drive, own, pair, shared, decay, state, counts, clamped, 
 
 
 @cached(numba.njit, nogil=True)
-def _decide(drive, counts, clamped, uniforms, t, emission, highest):
-    """Sample the neurons that are not clamped from their drives in one bin."""
-    if not uniforms.shape[0]:
-        return
+def _decide(drive, counts, clamped, uniforms, t, limits, sums):
+    """Regulate the drives of one bin, sample the neurons that are not clamped from them, and bring the fading sums up to date."""
+    emission, highest, ceiling, fade, prior, limit = limits
     for i in range(drive.size):
-        if emission == 0:
-            drive[i] = min(drive[i], highest)
-        if clamped[i]:
-            continue
+        if ceiling.size:
+            drive[i] = min(drive[i], ceiling[i])
+            if fade > 0.0:
+                expected = math.exp(drive[i]) if emission == 0 else 1.0 / (1.0 + math.exp(-drive[i]))
+                gain = math.log((prior + sums[0, i]) / (prior + sums[1, i]))
+                drive[i] += min(max(gain, -limit), limit)
+                sums[1, i] = fade * (sums[1, i] + expected)
+        if uniforms.shape[0]:
+            _sample(drive, counts, clamped, uniforms, t, i, emission, highest)
+        if fade > 0.0:
+            sums[0, i] = fade * (sums[0, i] + counts[i])
+
+
+@cached(numba.njit, nogil=True)
+def _sample(drive, counts, clamped, uniforms, t, i, emission, highest):
+    """Sample neuron i from its drive unless it is clamped."""
+    if emission == 0:
+        drive[i] = min(drive[i], highest)
+    if not clamped[i]:
         u = uniforms[t, i]
         if emission == 1:
             counts[i] = 1.0 if drive[i] > math.log(u) - math.log1p(-u) else 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fitspike.kernels.coupled_drive import MAX_EXPECTED, DriveFilters, Driven
+from fitspike.kernels.coupled_drive import MAX_EXPECTED, DriveFilters, Driven, Regulation
 
 
 def coupled_drive(
@@ -17,6 +17,8 @@ def coupled_drive(
     clamped: np.ndarray,
     uniforms: np.ndarray,
     emission: str,
+    regulation: Regulation | None,
+    sums: np.ndarray,
     threads: int | None,
 ) -> Driven:
     """Return drives and spikes; see `fitspike.kernels.coupled_drive.coupled_drive`."""
@@ -29,14 +31,18 @@ def coupled_drive(
         else:
             for lag in range(1, min(filters.n_lags, t + n_past) + 1):
                 drive[:, t] += _added(filters, counts[:, n_past + t - lag], lag - 1)
+        if regulation is not None:
+            drive[:, t], expected = _regulated(drive[:, t], sums, regulation, emission)
         if not clamped.all():
             drive[:, t] = np.minimum(drive[:, t], _highest(emission))
             sampled = _sample(drive[:, t], uniforms[:, t], emission)
             counts[:, n_past + t] = np.where(clamped, counts[:, n_past + t], sampled)
+        if regulation is not None:
+            sums = regulation.fade * (sums + np.stack([counts[:, n_past + t], expected], axis=1))
         if filters.decay is not None:
             added = [_added(filters, counts[:, n_past + t], f) for f in range(len(filters.decay))]
             state = state * filters.decay[None, :, None] + np.stack(added, axis=1)
-    return Driven(drive, counts[:, n_past:], state)
+    return Driven(drive, counts[:, n_past:], state, sums)
 
 
 def coupled_drive_adjoint(
@@ -80,6 +86,16 @@ def _added_torch(leaf: dict[str, torch.Tensor], counts: torch.Tensor, place: int
     if "shared" in leaf and place < leaf["shared"].shape[0]:
         added = added + counts.sum(1, keepdim=True) * leaf["shared"][place]
     return added
+
+
+def _regulated(drive: np.ndarray, sums: np.ndarray, regulation: Regulation, emission: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the regulated drive and the counts expected before the gain, both (n_trials, n_neurons)."""
+    low = np.minimum(drive, regulation.ceiling)
+    expected = np.exp(low) if emission == "poisson" else 1.0 / (1.0 + np.exp(-low))
+    if regulation.fade == 0.0:
+        return low, expected
+    gain = np.log((regulation.prior + sums[:, 0]) / (regulation.prior + sums[:, 1]))
+    return low + np.clip(gain, -regulation.limit, regulation.limit), expected
 
 
 def _highest(emission: str) -> float:
