@@ -89,11 +89,16 @@ def _spikes(layout: Layout, settings: TableOptions, notes: list[str]) -> tuple[n
             raise ReadError(f"{layout.path}: {len(trains)} spike trains but {len(ids)} ids; expected one id per train.")
         owner = np.repeat(ids, [len(train) for train in trains])
         return np.concatenate([np.zeros(0), *trains]), owner, ids, layout.train_labels if settings.ids is None else None
-    times = np.ravel(entry)
+    times = np.asarray(entry)
     if times.dtype.kind not in "iufb":
         raise ReadError(
             f"{layout.path}: {settings.times!r} holds text such as {str(times.flat[0])!r}; expected numbers. There is: {layout.described}"
         )
+    if times.ndim > 1 and times.size != max(times.shape):
+        raise ReadError(
+            f"{layout.path}: {settings.times!r} has shape {times.shape}; expected one row or column, such as '{settings.times}[:,1]'."
+        )
+    times = times.ravel()
     if settings.neurons is None:
         notes.append("table: no neurons= was given; all spikes are taken as one neuron's.")
         ids = _ids(settings, np.array(["0"]))

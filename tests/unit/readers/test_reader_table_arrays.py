@@ -45,6 +45,13 @@ def test_columns_of_a_matrix(tmp_path):
     assert trains(recording) == {"1": [0.25], "2": [0.125, 0.5], "3": []}
 
 
+def test_a_whole_matrix_is_no_column_of_times(tmp_path):
+    path = tmp_path / "matrix.mat"
+    io.savemat(path, {"spks": np.array([[2, 0.5], [1, 0.25], [2, 0.125]])})
+    with pytest.raises(ReadError, match=r"'spks' has shape \(3, 2\); expected one row or column, such as 'spks\[:,1\]'"):
+        load(path, times="spks", unit="s")
+
+
 def test_cells_inside_a_struct_with_a_slice(tmp_path):
     cells = np.empty((1, 4), dtype=object)
     cells[0] = [np.array([[1], [3]], "int32"), np.zeros((0, 0)), np.array([[2]]), np.array([[99, 98, 97]])]
