@@ -86,7 +86,7 @@ def check(ctx: click.Context, names: tuple[str, ...], kind: str | None, as_json:
     NAME is a plugin, a registered name, or plugin:name; without one every plugin but the built-ins ("fitspike") is checked. Exit status 1
     if anything fails.
     """
-    from fitspike.plugin.conformance import check_entry
+    from fitspike.plugin.conformance.entry import check_entry
 
     registry = get_registry()
     entries = _chosen(registry, names, kind)

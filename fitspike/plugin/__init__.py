@@ -12,6 +12,7 @@ _LAZY = {
     "fitspike.rng": ("Stream",),
     "fitspike.errors": (
         "BackendError",
+        "ConformanceError",
         "FitspikeError",
         "HardwareLimitError",
         "InvalidInputError",
@@ -26,7 +27,7 @@ _LAZY = {
     "fitspike.recording.recording": ("NeuronTable", "Recording", "RecordingSource", "Signal", "TrialTable"),
     "fitspike.recording.binned": ("BinnedSpikes", "SpikeChunk"),
     "fitspike.neurons.base": ("Emission", "LinearForm", "NeuronModel"),
-    "fitspike.neurons.emissions": ("get_emission",),
+    "fitspike.neurons.emissions": ("NEVER_DRIVE", "get_emission"),
     "fitspike.statistics.base": ("Statistic",),
     "fitspike.losses.base": ("Loss", "LossContext"),
     "fitspike.models.base": (
@@ -44,10 +45,16 @@ _LAZY = {
     ),
     "fitspike.models.connectivity": ("Connectivity",),
     "fitspike.learning.base": ("Batch", "BoundRule", "LearningRule", "UpdateTransform"),
-    "fitspike.hardware.base": ("HardwareConstraints", "HardwareTarget"),
+    "fitspike.hardware.base": ("HardwareConstraints", "HardwareRun", "HardwareTarget"),
     "fitspike.datasets.base": ("DataCard", "Dataset", "GroundTruth"),
     "fitspike.datasets.cards": ("read_cards",),
     "fitspike.plugin.lifecycle": ("RunInfo",),
+    "fitspike.plugin.conformance.data": ("check_dataset", "check_reader"),
+    "fitspike.plugin.conformance.hardware": ("check_hardware_target",),
+    "fitspike.plugin.conformance.learning": ("check_learning_rule", "check_loss", "check_update_transform"),
+    "fitspike.plugin.conformance.model": ("check_model",),
+    "fitspike.plugin.conformance.neuron_model": ("check_neuron_model",),
+    "fitspike.plugin.conformance.statistic": ("check_statistic",),
 }
 _HOME = {name: module for module, names in _LAZY.items() for name in names}
 
