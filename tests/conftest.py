@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba.core.dispatcher import Dispatcher
 
 from fitspike.recording.recording import Recording, Signal
 from fitspike.rng import Stream
@@ -50,9 +51,24 @@ def buffers_full_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
         return fresh
 
     modules = [np] + ([sys.modules["torch"]] if "torch" in sys.modules else [])
-    for module in modules:
-        for name in ("empty", "empty_like"):
-            monkeypatch.setattr(module, name, filled(getattr(module, name)))
+    with_nan = {(module, name): filled(getattr(module, name)) for module in modules for name in ("empty", "empty_like")}
+    real = {(module, name): getattr(module, name) for module, name in with_nan}
+    compile_kernel = Dispatcher.compile
+
+    def compile_with_real_buffers(self, *args, **kwargs):
+        """numba knows numpy's functions by identity, so that a kernel cannot be compiled while they are replaced."""
+        replaced = {(module, name): getattr(module, name) for module, name in real}
+        for (module, name), function in real.items():
+            setattr(module, name, function)
+        try:
+            return compile_kernel(self, *args, **kwargs)
+        finally:
+            for (module, name), function in replaced.items():
+                setattr(module, name, function)
+
+    monkeypatch.setattr(Dispatcher, "compile", compile_with_real_buffers)
+    for (module, name), function in with_nan.items():
+        monkeypatch.setattr(module, name, function)
 
 
 @pytest.fixture
