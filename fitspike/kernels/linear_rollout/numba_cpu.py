@@ -262,6 +262,7 @@ def _forward(
     n_components, n_lags, n_filters = decay.shape[0], lag_weight.shape[0], trace_weight.shape[0]
     n_ring = n_delay + n_lags
     arriving = np.zeros((n_ring if n_lags > 0 else 1, n_trials, n_neurons), dtype=current.dtype)
+    one = np.ones(1, dtype=current.dtype)[0]
     for row in range(n_known):
         _spread(spikes[row], row - n_known, lag_weight, n_delay, arriving)
     for t in range(n_bins):
@@ -269,37 +270,30 @@ def _forward(
         for k in range(n_trials):
             if n_filters > 0:
                 _trace_step(spikes[n_known + t - n_delay, k], trace_weight, trace_decay, post_trace, trace, k)
-            before, state = states[t, k], states[t + 1, k]
-            last = spikes[n_known + t - 1, k]
+            last, input_row, drive = spikes[n_known + t - 1, k], inputs[t, k], drives[t, k]
             for i in range(n_neurons):
-                total = current[t, k, i] + arriving[slot, k, i]
-                for c in range(n_filters):
-                    total += post_trace[c, k, i]
-                inputs[t, k, i] = total
-                z = last[i]
-                drive = bias[i]
-                for d in range(n_components):
-                    s = before[d, i]
-                    if is_reset[d] and z != 0.0:
-                        if reset == 1:
-                            s = s - reset_value[d, i] * z
-                        elif reset == 2:
-                            s = s + (reset_value[d, i] - s) * min(z, 1.0)
-                    s = decay[d, i] * s + gain[d, i] * total + jump[d, i] * z
-                    state[d, i] = s
-                    drive += readout[d, i] * s
+                input_row[i] = current[t, k, i] + arriving[slot, k, i]
+                drive[i] = bias[i]
+            for c in range(n_filters):
+                for i in range(n_neurons):
+                    input_row[i] += post_trace[c, k, i]
+            for d in range(n_components):
+                state = states[t + 1, k, d]
+                _reset(states[t, k, d], last, reset_value[d], reset if is_reset[d] else 0, one, state)
+                for i in range(n_neurons):
+                    state[i] = decay[d, i] * state[i] + gain[d, i] * input_row[i] + jump[d, i] * last[i]
+                    drive[i] += readout[d, i] * state[i]
+            for i in range(n_neurons):
                 if n_refractory > 0:
-                    left = float(n_refractory) if z > 0.0 else max(bins_left[k, i] - 1.0, 0.0)
-                    bins_left[k, i] = left
-                    if left > 0.0:
-                        drive = never_drive
-                drives[t, k, i] = drive
+                    bins_left[k, i] = n_refractory if last[i] > 0.0 else max(bins_left[k, i] - 1.0, 0.0)
+                    if bins_left[k, i] > 0.0:
+                        drive[i] = never_drive
                 if is_clamped[i]:
                     spikes[n_known + t, k, i] = observed[t, k, i]
                 elif kind == 0:
-                    spikes[n_known + t, k, i] = 1.0 if drives[t, k, i] > values[t, k, i] else 0.0
+                    spikes[n_known + t, k, i] = 1.0 if drive[i] > values[t, k, i] else 0.0
                 else:
-                    mean = np.exp(min(drives[t, k, i], MAX_LOG_EXPECTED))
+                    mean = np.exp(min(np.float64(drive[i]), MAX_LOG_EXPECTED))
                     if mean > SEQUENTIAL_LIMIT:
                         return False
                     spikes[n_known + t, k, i] = _poisson_quantile(mean, values[t, k, i])
@@ -307,6 +301,18 @@ def _forward(
             arriving[slot] = 0.0
             _spread(spikes[n_known + t], t, lag_weight, n_delay, arriving)
     return True
+
+
+@cached(numba.njit, nogil=True)
+def _reset(before, last, value, reset, one, after):
+    """Fill `after` with one component's state of all neurons, reset where they have just spiked."""
+    for i in range(before.shape[0]):
+        if reset == 1:
+            after[i] = before[i] - value[i] * last[i]
+        elif reset == 2:
+            after[i] = before[i] + (value[i] - before[i]) * min(last[i], one)
+        else:
+            after[i] = before[i]
 
 
 @cached(numba.njit, nogil=True)
@@ -388,6 +394,8 @@ def _backward(
     filtered = np.zeros((max(n_filters, 1), n_trials, n_neurons), dtype=inputs.dtype)  # adjoint of the post-synaptic traces
     ring = np.zeros((n_delay, max(n_filters, 1), n_trials, n_neurons), dtype=inputs.dtype)  # and what it was up to n_delay bins later
     through = np.zeros((n_trials, n_neurons), dtype=inputs.dtype)
+    g_drive, kept = np.zeros(n_neurons, dtype=inputs.dtype), np.zeros(n_neurons, dtype=inputs.dtype)
+    one = np.ones(1, dtype=inputs.dtype)[0]
     for t in range(n_bins - 1, -1, -1):
         if is_sampled and n_lags + n_filters > 0:
             # through_i = sum_j of weight[j, i] times the adjoint of the current in the bins that a spike of bin t reaches
@@ -399,45 +407,39 @@ def _backward(
                 for c in range(n_filters):
                     through += np.dot(ring[(t + n_delay) % n_delay, c], trace_weight_t[c])
         for k in range(n_trials):
-            before, state = states[t, k], states[t + 1, k]
-            last = spikes[n_known + t - 1, k]
+            last, input_row, g_current, g_z = spikes[n_known + t - 1, k], inputs[t, k], to_current[t, k], to_z[k]
             for i in range(n_neurons):
-                g_drive = to_drive[t, k, i]
+                g_drive[i] = to_drive[t, k, i]
                 if not is_clamped[i]:
-                    g_drive += slope[t, k, i] * (to_spikes[t, k, i] + to_z[k, i] + through[k, i])
+                    g_drive[i] += slope[t, k, i] * (to_spikes[t, k, i] + g_z[i] + through[k, i])
                 if is_refractory and drives[t, k, i] == never_drive:
-                    g_drive = 0.0
-                to_bias[i] += g_drive
-                z, g_current, g_z = last[i], 0.0, 0.0
-                for d in range(n_components):
-                    to_readout[d, i] += g_drive * state[d, i]
-                    g = adjoint[k, d, i] + readout[d, i] * g_drive
-                    g_current += gain[d, i] * g
-                    s = before[d, i]
-                    reset_by = 0.0
-                    if is_reset[d]:
-                        if reset == 1:
-                            s = s - reset_value[d, i] * z
-                        elif reset == 2:
-                            reset_by = min(z, 1.0)
-                            s = s + (reset_value[d, i] - s) * reset_by
-                    to_decay[d, i] += g * s
-                    to_jump[d, i] += g * z
-                    g_z += jump[d, i] * g
-                    g_before = decay[d, i] * g
-                    if is_reset[d]:
-                        if reset == 1:
-                            to_reset_value[d, i] -= g_before * z
-                            g_z -= g_before * reset_value[d, i]
-                        elif reset == 2:
-                            to_reset_value[d, i] += g_before * reset_by
-                            if z <= 1.0:
-                                g_z += g_before * (reset_value[d, i] - before[d, i])
-                            g_before = g_before * (1.0 - reset_by)
-                    to_gain[d, i] += g * inputs[t, k, i]
-                    adjoint[k, d, i] = g_before
-                to_current[t, k, i] = g_current
-                to_z[k, i] = g_z
+                    g_drive[i] = 0.0
+                to_bias[i] += g_drive[i]
+                g_current[i] = 0.0
+                g_z[i] = 0.0
+            for d in range(n_components):
+                before, state, g = states[t, k, d], states[t + 1, k, d], adjoint[k, d]
+                _reset(before, last, reset_value[d], reset if is_reset[d] else 0, one, kept)
+                for i in range(n_neurons):
+                    to_readout[d, i] += g_drive[i] * state[i]
+                    g[i] += readout[d, i] * g_drive[i]
+                    g_current[i] += gain[d, i] * g[i]
+                    g_z[i] += jump[d, i] * g[i]
+                    to_gain[d, i] += g[i] * input_row[i]
+                    to_jump[d, i] += g[i] * last[i]
+                    to_decay[d, i] += g[i] * kept[i]
+                    g[i] *= decay[d, i]
+                if is_reset[d] and reset == 1:
+                    for i in range(n_neurons):
+                        to_reset_value[d, i] -= g[i] * last[i]
+                        g_z[i] -= g[i] * reset_value[d, i]
+                elif is_reset[d] and reset == 2:
+                    for i in range(n_neurons):
+                        part = min(last[i], one)
+                        to_reset_value[d, i] += g[i] * part
+                        if last[i] <= one:
+                            g_z[i] += g[i] * (reset_value[d, i] - before[i])
+                        g[i] *= one - part
         if n_filters > 0:
             for c in range(n_filters):
                 for k in range(n_trials):
