@@ -185,3 +185,14 @@ def test_a_folder_without_anything_readable(tmp_path):
     with pytest.raises(ReadError, match="no text files"):
         load(tmp_path / "empty")
     assert issubclass(NoSpikeTrainsError, ReadError)
+
+
+def test_a_file_read_column_by_column_through_neo(tmp_path):
+    nex_file(tmp_path / "a.nex", keep=None)
+    recording = load(tmp_path / "a.nex")
+    assert recording.spike_times_ns.tolist() == [250_000, 500_000, 750_000, 1_000_000]
+    assert recording.neurons.labels.tolist() == ["neuron1"]
+    assert recording.duration_s == 10
+    assert recording.source.reader == "neo:NeuroExplorerIO"
+    renamed = (tmp_path / "a.nex").rename(tmp_path / "a.plx")
+    assert load(renamed, format="neo", io="NeuroExplorerIO").fingerprint() == recording.fingerprint()
