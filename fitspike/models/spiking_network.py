@@ -61,6 +61,7 @@ class SpikingNetwork:
     coupling_init : size of the initial random weights, divided by the root of their number per neuron
     signals : "all", or names; () leaves signals out. signal_before_ms, n_signal : how far their filters look back, number of functions
     pseudo_derivative, dampening : the surrogate gradient of sampled spikes, see `fitspike.neurons.emissions`
+    backend : how the neurons are driven: "auto", "step" (bin by bin, any neuron model), or "numba" or "reference" of the linear kernel
     """
 
     name: ClassVar[str] = "spiking-network"
@@ -91,6 +92,7 @@ class SpikingNetwork:
     n_signal: int = 5
     pseudo_derivative: str = "expected"
     dampening: float = 1.0
+    backend: str = "auto"
 
     def __post_init__(self) -> None:
         problems = Problems(self.name)
@@ -191,6 +193,7 @@ class SpikingNetwork:
             observed=observed,
             observed_mask=observed_mask,
             carry=carry.units if carry is not None else None,
+            backend=self.backend,
         )
         drive = driven.drive[..., :n_visible]
         latents = {"drive": drive, "expected": self.emission_object().expected(drive, context.dt_ms)}
@@ -262,6 +265,7 @@ class SpikingNetwork:
                 observed_mask=mask,
                 carry=units,
                 dt_ms=chunk.dt_ms,
+                backend=self.backend,
             )
             return driven, NetworkCarry(driven.carry, past_signals)
         # All spikes are known, so that the coupling currents of all bins come from one matrix product.
@@ -272,7 +276,9 @@ class SpikingNetwork:
             external = external + recurrent
         else:
             past = None
-        driven = rollout(self.neuron, params, emission, current=external, observed=spikes, carry=units, dt_ms=chunk.dt_ms)
+        driven = rollout(
+            self.neuron, params, emission, current=external, observed=spikes, carry=units, dt_ms=chunk.dt_ms, backend=self.backend
+        )
         return driven, NetworkCarry(RolloutCarry(driven.carry.neuron, driven.carry.spikes, past), past_signals)
 
     def _log_prob(self, driven: Driven, chunk: SpikeChunk) -> torch.Tensor:
