@@ -359,9 +359,11 @@ def _check_linear_form(neuron: Any) -> None:
         form = neuron.linear_form(params, dt_ms)
         expect(isinstance(form, LinearForm), f"linear_form returns {type(form).__name__}; expected LinearForm.")
         expect(form.reset in ("none", "subtract", "to_value"), f"reset={form.reset!r} is unknown. Use 'none', 'subtract' or 'to_value'.")
-        drives = [
-            rollout(one, params, get_emission("bernoulli"), current=current, dt_ms=dt_ms, observed=_spikes(2, _N_BINS, 3)).drive
-            for one in (neuron, _LinearNeuron(form))
-        ]
-        worst = float((drives[0] - drives[1]).abs().max())
-        expect(worst <= 1e-9, f"with dt_ms={dt_ms} the linear form's drive differs from step's by up to {worst:g}; expected 1e-9.")
+        observed = _spikes(2, _N_BINS, 3)
+        step, by_form, fast = (
+            rollout(one, params, get_emission("bernoulli"), current=current, dt_ms=dt_ms, observed=observed, backend=backend).drive
+            for one, backend in ((neuron, "step"), (_LinearNeuron(form), "step"), (neuron, "auto"))
+        )
+        for drive, whose in ((by_form, "the linear form's drive"), (fast, "the drive on the fast path")):
+            worst = float((step - drive).abs().max())
+            expect(worst <= 1e-9, f"with dt_ms={dt_ms} {whose} differs from step's by up to {worst:g}; expected 1e-9.")
