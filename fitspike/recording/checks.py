@@ -16,6 +16,7 @@ from fitspike.recording.resample import gap_in
 from fitspike.units import NS_PER_MS, NS_PER_S
 
 LEVELS = ("problem", "warning", "info")
+_BLOCK_SPIKES = 1 << 21
 
 MULTI_UNIT_PERCENT = 1.0
 """More than this share of intervals below 2 ms is a common sign of a unit that mixes several neurons (or of a bursting one)."""
@@ -95,13 +96,27 @@ def check_recording(recording: Recording) -> DataReport:
         neuron_ids=recording.neurons.ids,
         n_spikes=facts.counts(0.0, 1.0),
         rate_hz=recording.rates_hz,
-        isi_below_1ms_percent=facts.isi_below_percent(1.0),
-        isi_below_2ms_percent=facts.isi_below_percent(2.0),
-        n_duplicates=facts.n_duplicates,
+        isi_below_1ms_percent=facts.intervals.percent(facts.intervals.below_1ms),
+        isi_below_2ms_percent=facts.intervals.percent(facts.intervals.below_2ms),
+        n_duplicates=facts.intervals.zero,
         bin_ms=facts.bin_ms,
         multi_spike_bins=facts.multi_spike_bins,
         dense_gb=facts.dense_gb,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Intervals:
+    """How many interspike intervals each neuron has, and how many of them are zero, below 1 ms and below 2 ms, each (n_neurons,)."""
+
+    total: np.ndarray
+    zero: np.ndarray
+    below_1ms: np.ndarray
+    below_2ms: np.ndarray
+
+    def percent(self, number: np.ndarray) -> np.ndarray:
+        """Return a number of intervals in percent of all, NaN where there is none."""
+        return np.divide(100.0 * number, self.total, out=np.full(len(number), np.nan), where=self.total > 0)
 
 
 class _Facts:
@@ -135,8 +150,9 @@ class _Facts:
         first, last = (int(np.searchsorted(times, self._time_at(fraction), side="left")) for fraction in (low, high))
         inside = self.recording.is_in_trial[first:last]
         count = self.recording.spike_count
-        weights = inside if count is None else count[first:last] * inside
-        return np.rint(np.bincount(self.recording.spike_neuron[first:last], weights=weights, minlength=self.n_neurons)).astype(np.int64)
+        neuron = self.recording.spike_neuron[first:last][inside]
+        weights = None if count is None else count[first:last][inside]
+        return np.bincount(neuron, weights=weights, minlength=self.n_neurons).astype(np.int64)
 
     def _time_at(self, fraction: float) -> int:
         """Return when this fraction of the covered time has passed, ns."""
@@ -147,28 +163,27 @@ class _Facts:
         return int(stop[k]) - round(float(passed[k] - wanted)) if len(start) else 0
 
     @cached_property
-    def intervals(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the interspike intervals inside stretches, ns, and their neurons, each (n_intervals,); none for binned data."""
+    def intervals(self) -> _Intervals:
+        """Return how many interspike intervals inside stretches are short; none for binned data. In blocks, so that memory stays small."""
         recording = self.recording
-        if recording.is_binned or not len(self.stretches[0]):
-            return np.zeros(0, np.int64), np.zeros(0, recording.spike_neuron.dtype)
-        order = np.argsort(recording.spike_neuron, kind="stable")
-        order = order[recording.is_in_trial[order]]
-        neuron, times = recording.spike_neuron[order], recording.spike_times_ns[order]
-        stretch = np.searchsorted(self.stretches[0], times, side="right")
-        is_pair = (neuron[1:] == neuron[:-1]) & (stretch[1:] == stretch[:-1])
-        return np.diff(times)[is_pair], neuron[1:][is_pair]
-
-    def isi_below_percent(self, limit_ms: float) -> np.ndarray:
-        interval, neuron = self.intervals
-        total = np.bincount(neuron, minlength=self.n_neurons)
-        short = np.bincount(neuron[interval < limit_ms * NS_PER_MS], minlength=self.n_neurons)
-        return np.divide(100.0 * short, total, out=np.full(self.n_neurons, np.nan), where=total > 0)
-
-    @cached_property
-    def n_duplicates(self) -> np.ndarray:
-        interval, neuron = self.intervals
-        return np.bincount(neuron[interval == 0], minlength=self.n_neurons)
+        counts = np.zeros((4, self.n_neurons), dtype=np.int64)
+        last_time, last_stretch = np.zeros(self.n_neurons, np.int64), np.full(self.n_neurons, -1)
+        for low in range(0, 0 if recording.is_binned else len(recording.spike_times_ns), _BLOCK_SPIKES):
+            block = slice(low, low + _BLOCK_SPIKES)
+            inside = recording.is_in_trial[block]
+            neuron = recording.spike_neuron[block][inside]
+            order = np.argsort(neuron, kind="stable")
+            neuron, time = neuron[order], recording.spike_times_ns[block][inside][order]
+            stretch = np.searchsorted(self.stretches[0], time, side="right")
+            is_first = np.append(True, neuron[1:] != neuron[:-1])[: len(neuron)]
+            before = np.where(is_first, last_time[neuron], np.roll(time, 1))
+            is_pair = np.where(is_first, last_stretch[neuron], np.roll(stretch, 1)) == stretch
+            interval, owner = (time - before)[is_pair], neuron[is_pair]
+            for row, limit in enumerate((np.iinfo(np.int64).max, 1, NS_PER_MS, 2 * NS_PER_MS)):
+                counts[row] += np.bincount(owner[interval < limit], minlength=self.n_neurons)
+            is_last = np.append(is_first[1:], True)[: len(neuron)]
+            last_time[neuron[is_last]], last_stretch[neuron[is_last]] = time[is_last], stretch[is_last]
+        return _Intervals(*counts)
 
     @cached_property
     def multi_spike_bins(self) -> int:
@@ -277,17 +292,18 @@ def _changes(facts: _Facts) -> Iterator[Finding]:
 
 
 def _intervals(facts: _Facts) -> Iterator[Finding]:
-    doubled = facts.n_duplicates
+    doubled = facts.intervals.zero
+    short = facts.intervals.percent(facts.intervals.below_2ms)
     if doubled.any():
         names = facts.names(doubled > 0)
         text = f"{doubled.sum()} spikes have exactly the time of another spike of the same neuron: {_neurons(names)}."
         yield Finding("warning", "duplicate_spikes", text, names)
     with np.errstate(invalid="ignore"):
-        mixed = facts.isi_below_percent(2.0) > MULTI_UNIT_PERCENT
+        mixed = short > MULTI_UNIT_PERCENT
     if mixed.any():
         names = facts.names(mixed)
         text = (
-            f"more than {MULTI_UNIT_PERCENT:g} % of the intervals are below 2 ms (worst {np.nanmax(facts.isi_below_percent(2.0)):.1f} %), "
+            f"more than {MULTI_UNIT_PERCENT:g} % of the intervals are below 2 ms (worst {np.nanmax(short):.1f} %), "
             f"a sign of several neurons in one unit, or of bursts: {_neurons(names)}. All are kept; choose units with --units."
         )
         yield Finding("warning", "short_intervals", text, names)

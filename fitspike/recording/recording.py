@@ -119,8 +119,8 @@ class Recording:
     def rates_hz(self) -> np.ndarray:
         """Return each neuron's spikes inside trials divided by the time that trials cover, (n_neurons,), Hz; NaN without such time."""
         seconds = cutting.covered_ns(self.trials) / NS_PER_S
-        weights = self.is_in_trial if self.spike_count is None else self.spike_count * self.is_in_trial
-        counts = np.bincount(self.spike_neuron, weights=weights, minlength=self.n_neurons)
+        weights = None if self.spike_count is None else self.spike_count[self.is_in_trial]
+        counts = np.bincount(self.spike_neuron[self.is_in_trial], weights=weights, minlength=self.n_neurons)
         return counts / seconds if seconds > 0 else np.full(self.n_neurons, np.nan)
 
     def train_s(self, neuron: int | str) -> np.ndarray:

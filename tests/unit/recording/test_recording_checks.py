@@ -46,6 +46,13 @@ def test_duplicates_short_intervals_and_shared_bins_are_counted():
     assert recording.n_spikes == len(regular(10.0)) + 12  # nothing is repaired
 
 
+def test_blocks_of_spikes_do_not_show_in_the_intervals(trial_recording, monkeypatch):
+    whole = trial_recording.checks()
+    monkeypatch.setattr("fitspike.recording.checks._BLOCK_SPIKES", 5)
+    assert np.array_equal(trial_recording.checks().isi_below_2ms_percent, whole.isi_below_2ms_percent)
+    assert whole.isi_below_2ms_percent.any()
+
+
 def test_intervals_do_not_cross_trials():
     trials = TrialTable.from_seconds([0, 1], [0.5, 2])
     recording = Recording.from_trains([[0.4999, 0.4999 + 0.0005, 1.0, 1.5]], trials=trials)
