@@ -173,7 +173,9 @@ register_kernel("correlogram", "numba", "fitspike.kernels.correlogram.numba_cpu:
 register_kernel("correlogram", "reference", "fitspike.kernels.correlogram.reference:correlogram")
 register_kernel("densify", "numba", "fitspike.kernels.densify.numba_cpu:densify", priority=10, needs=("numba",))
 register_kernel("densify", "reference", "fitspike.kernels.densify.reference:densify")
-register_kernel("composite_descent", "numba", "fitspike.kernels.composite_descent.numba_cpu:composite_minimum", priority=10, needs=("numba",))
+register_kernel(
+    "composite_descent", "numba", "fitspike.kernels.composite_descent.numba_cpu:composite_minimum", priority=10, needs=("numba",)
+)
 register_kernel("composite_descent", "reference", "fitspike.kernels.composite_descent.reference:composite_minimum")
 register_kernel("coupled_drive", "numba", "fitspike.kernels.coupled_drive.numba_cpu:coupled_drive", priority=10, needs=("numba",))
 register_kernel("coupled_drive", "reference", "fitspike.kernels.coupled_drive.reference:coupled_drive")
