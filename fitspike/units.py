@@ -77,7 +77,8 @@ def time_unit_ns(unit: str) -> float:
     """
     if unit not in TIME_UNITS_NS:
         raise UnitError(
-            f"unknown time unit {unit!r}{did_you_mean(unit, TIME_UNITS_NS)} Known: {', '.join(TIME_UNITS_NS)}. For sampling points give the sampling rate instead."
+            f"unknown time unit {unit!r}{did_you_mean(unit, TIME_UNITS_NS)} Known: {', '.join(TIME_UNITS_NS)}. "
+            "For sampling points give the sampling rate instead."
         )
     return TIME_UNITS_NS[unit]
 
