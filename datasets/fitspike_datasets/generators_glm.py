@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+
+from fitspike import Recording
+from fitspike.plugin import DataCard, GroundTruth, InvalidInputError, Stream
 from fitspike_datasets.generators_network import (
     Modulation,
     NetworkSettings,
@@ -19,9 +22,6 @@ from fitspike_datasets.generators_network import (
     recording_of,
     still,
 )
-
-from fitspike import Recording
-from fitspike.plugin import DataCard, GroundTruth, InvalidInputError, Stream
 
 
 @dataclass(frozen=True)
