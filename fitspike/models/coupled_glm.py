@@ -130,7 +130,7 @@ class CoupledGLM:
     ceiling: Auto = "auto"
     dale: bool | tuple[int, ...] = False
     solver: str = "auto"
-    tolerance: float = 1e-10
+    tolerance: float = 1e-9
     precision: str = "auto"
     standard_errors: bool | str = "auto"
     stabilise: str = "history"

@@ -13,10 +13,11 @@ from typing import Protocol
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from fitspike.models.glm_metric import Metric
+from fitspike.models.glm_metric import Metric, renewed
 from fitspike.models.glm_problem import Problem
+from fitspike.rng import Stream
 
-_N_PAIRS = 8
+_PASSES_PER_METRIC = 7
 _SUFFICIENT = 1e-4  # Armijo's constant (Nocedal & Wright 2006, Numerical Optimization, 2nd ed., Algorithm 3.1)
 _SMALLEST_STEP = 1e-6
 _NOISE = {"float64": 1e-13, "float32": 3e-8}  # relative rounding error of an objective
@@ -28,6 +29,10 @@ AfterPass = Callable[[int, Mapping[str, float], State], bool]
 
 class Direction(Protocol):
     """How a method evaluates trial points and turns gradients into directions."""
+
+    def prepare(self, state: State) -> None:
+        """Do what is due before the next pass."""
+        ...
 
     def evaluate(self, rows: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return objective and gradient of the targets numbered `at`."""
@@ -41,8 +46,26 @@ class Direction(Protocol):
 class QuasiNewton:
     """L-BFGS (Nocedal & Wright 2006, Algorithm 7.4) with a target's metric as initial inverse Hessian."""
 
-    def __init__(self, problem: Problem, targets: np.ndarray, metric: Metric) -> None:
-        self.problem, self.targets, self.metric = problem, targets, metric
+    def __init__(self, problem: Problem, targets: np.ndarray, metric: Metric, stream: Stream) -> None:
+        self.problem, self.targets, self.metric, self.stream = problem, targets, metric, stream
+
+    def restore(self, state: State) -> None:
+        """Renew the metric as it had been renewed when `state` was stored."""
+        for step in np.unique(state["renewed_at"][state["renewed_at"] > 0]):
+            self._renew(np.flatnonzero(state["renewed_at"] == step), state, int(step))
+
+    def prepare(self, state: State) -> None:
+        """Renew the metric of targets that are still open after some passes: where rates vary much the first one is a poor Hessian."""
+        step = int(state["n_passes"][0])
+        if self.metric.own is None or step - int(state["last_renewal"][0]) < _PASSES_PER_METRIC:
+            return
+        at = np.flatnonzero(state["is_open"])
+        state["renewed_at"][at], state["last_renewal"][0] = step, step
+        state["metric_rows"][at] = state["rows"][at]
+        self._renew(at, state, step)
+
+    def _renew(self, at: np.ndarray, state: State, step: int) -> None:
+        renewed(self.problem, self.metric, state["metric_rows"][at], self.targets, at, self.stream.child(str(step)))
 
     def evaluate(self, rows: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return objective and gradient; see `Direction`."""
@@ -87,6 +110,9 @@ class Newton:
         self.problem, self.targets = problem, targets
         self.free = problem.layout.free[targets]
         self._solved: dict[int, np.ndarray] = {}
+
+    def prepare(self, state: State) -> None:
+        """Do nothing; see `Direction`."""
 
     def evaluate(self, rows: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return objective and gradient; the Newton step of each target is kept for `direction`."""
@@ -142,6 +168,9 @@ def start_state(rows: np.ndarray, n_pairs: int) -> State:
         "pair_step": np.zeros((n_pairs, n, n_weights)),
         "pair_change": np.zeros((n_pairs, n, n_weights)),
         "n_passes": np.zeros(1, dtype=np.int64),
+        "metric_rows": np.zeros((n if n_pairs else 0, n_weights)),
+        "renewed_at": np.zeros(n, dtype=np.int64),
+        "last_renewal": np.zeros(1, dtype=np.int64),
     }
 
 
@@ -153,6 +182,7 @@ def descend(method: Direction, state: State, tolerance: np.ndarray, dtype: str, 
     """
     n_kept = len(state["pair_step"])
     while state["is_open"].any():
+        method.prepare(state)
         at = np.flatnonzero(state["is_open"])
         trial = state["rows"][at] + state["step"][at, None] * state["direction"][at]
         objective, gradient = method.evaluate(trial, at)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from fitspike.models.glm_metric import make_gram
+from fitspike.models.glm_information import sampled_information
 from fitspike.models.glm_problem import Problem
+from fitspike.rng import Stream
 
-_LIMIT_S = 20.0  # rough cost on one core up to which "auto" computes exact Hessians
+_LIMIT_S, _LIMIT_SAMPLED_S = 20.0, 60.0  # rough costs on one core up to which "auto" takes all bins, or a sample
+_SAMPLES_PER_WEIGHT = 50
 _S_PRODUCT = 1.5e-11  # seconds per multiply-add of a float32 matrix product
 _COVARIANCE_VALUES = 2e7
 _LEAST_INFORMATION = 1e-6  # of the largest; a weight with less is not determined by the data
@@ -33,8 +35,8 @@ def standard_errors(problem: Problem, rows: np.ndarray, wanted: bool | str) -> E
 
     Without a ridge this is the usual asymptotic covariance of the maximum likelihood estimate (Truccolo et al. 2005, Appendix); with one
     it is the covariance of the Gaussian (Laplace) posterior under the corresponding prior. Weights that a sparsity penalty or a sign
-    bound holds at 0 are taken as fixed. If exact Hessians would take too long, the information is taken as the target's spike count times
-    the mean outer product of features, exact for constant rates.
+    bound holds at 0 are taken as fixed. If all bins would take too long, the information comes from a sample of them, whose errors are a
+    few percent.
     """
     layout = problem.layout
     n, n_weights = rows.shape
@@ -55,12 +57,18 @@ def standard_errors(problem: Problem, rows: np.ndarray, wanted: bool | str) -> E
             for target, matrix in zip(block, hessian, strict=True):
                 _put(error, covariance, layout, int(target), matrix, np.flatnonzero(is_estimated[target]))
         return Errors(error, covariance, note)
-    gram = make_gram(problem, targets)
-    if n * n_weights**3 * _S_PRODUCT <= _LIMIT_S:
-        note = f"approximate (exact ones would take about {exact_s:.0f} s): spike count times mean outer product of features, plus ridge"
-        for i, target in enumerate(targets):
-            matrix = gram.n_spikes[i] * gram.matrix[np.ix_(gram.place[i], gram.place[i])] + np.diag(problem.ridge[target])
-            _put(error, covariance, layout, int(target), matrix, np.flatnonzero(is_estimated[target]))
+    n_samples = _SAMPLES_PER_WEIGHT * n_weights
+    sampled_s = n_samples * n_weights**2 * len(targets) * _S_PRODUCT
+    if sampled_s <= _LIMIT_SAMPLED_S:
+        note = (
+            f"inverse of the information on a sample of {n_samples} bins per neuron, plus ridge (all bins would take about {exact_s:.0f} s)"
+        )
+        information = sampled_information(problem, rows[targets], targets, n_samples, Stream(0, "standard errors"))
+        for target, (matrix, worth) in zip(targets, information, strict=True):
+            keep = np.flatnonzero(is_estimated[target])
+            # The inverse of a matrix from m samples is too large by m / (m - p) on average.
+            shrink = max(1.0 - len(keep) / max(worth, 1.0), 0.1)
+            _put(error, covariance, layout, int(target), matrix / shrink + np.diag(problem.ridge[target]), keep)
         return Errors(error, covariance, note)
     note = f"left out: exact ones would take about {exact_s:.0f} s. Set standard_errors=True to compute them anyway"
     return Errors(error, None, note)

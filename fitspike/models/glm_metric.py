@@ -8,9 +8,12 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from fitspike.models.glm_covariates import summed_counts
+from fitspike.models.glm_information import sampled_information
 from fitspike.models.glm_problem import Problem
+from fitspike.rng import Stream
 
 _INVERSE_BYTES = 400e6  # each target gets its own inverse up to this size of all of them together
+_SAMPLES_PER_WEIGHT, _LEAST_SAMPLES = 20, 4000
 _JITTER = 1e-9  # of the mean diagonal: features that never vary would make the matrix singular
 
 
@@ -92,6 +95,16 @@ def make_metric(problem: Problem, targets: np.ndarray) -> Metric:
         parts = zip(n_spikes, place[:, columns], ridge[:, columns], strict=True)
         blocks = np.stack([_inverse(spikes * matrix[np.ix_(at, at)] + np.diag(r)) for spikes, at, r in parts])
     return Metric(None, shared, blocks, columns, n_spikes, free)
+
+
+def renewed(problem: Problem, metric: Metric, rows: np.ndarray, targets: np.ndarray, at: np.ndarray, stream: Stream) -> None:
+    """Put the information at `rows` (len(at), n_weights), from a sample of bins, into the metric of the targets numbered `at`."""
+    assert metric.own is not None
+    n_samples = max(_SAMPLES_PER_WEIGHT * rows.shape[1], _LEAST_SAMPLES)
+    for number, (information, _) in zip(at, sampled_information(problem, rows, targets[at], n_samples, stream), strict=True):
+        keep = np.flatnonzero(metric.free[number])
+        matrix = information[np.ix_(keep, keep)] + np.diag(problem.ridge[targets[number], keep])
+        metric.own[number][np.ix_(keep, keep)] = _inverse(matrix)
 
 
 def _same_basis(one, other) -> bool:

@@ -144,15 +144,21 @@ class Problem:
         ridge = self.ridge[targets]
         return 0.5 * (ridge * rows**2).sum(axis=1) - log_likelihood, ridge * rows - gradient
 
-    def features(self, span: range, *, dtype: str | None = None) -> dict[str, np.ndarray]:
-        """Return what every target's design is made of: covariates (n_bins, n), history and coupling (n_bins, n_neurons, n_basis)."""
+    def features(self, bins: range | np.ndarray, *, dtype: str | None = None) -> dict[str, np.ndarray]:
+        """Return what designs of these bins are made of: covariates (n_bins, n), history and coupling (n_bins, n_neurons, n_basis)."""
         dtype = dtype or self.dtype
-        parts = {"covariates": self.covariates(span.start, span.stop).astype(dtype, copy=False)}
+        if isinstance(bins, range):
+            columns = self.covariates(bins.start, bins.stop)
+        elif self._kept is not None:
+            columns = self._kept[bins]
+        else:
+            columns = np.concatenate([np.zeros((0, self.layout.n_covariates)), *(self._covariates(b, b + 1) for b in bins)])
+        parts = {"covariates": columns.astype(dtype, copy=False)}
         for name in ("history", "coupling", "population"):
             basis: LagBasis | None = getattr(self.layout, name)
             if basis is not None:
                 at_lag, decay = (basis.values, None) if basis.decay is None else (1.0 - basis.decay, basis.decay)
-                parts[name] = filtered_counts(self.events, span, at_lag, decay=decay, dtype=dtype, backend=self.backend)
+                parts[name] = filtered_counts(self.events, bins, at_lag, decay=decay, dtype=dtype, backend=self.backend)
         return parts
 
     def drives(self, rows: np.ndarray, targets: np.ndarray, span: range) -> np.ndarray:
@@ -201,10 +207,9 @@ class Problem:
         """
         n, n_weights = rows.shape
         objective, gradient, hessian = np.zeros(n), np.zeros((n, n_weights)), np.zeros((n, n_weights, n_weights))
-        counts = self._dense_counts(targets)
         for span, scored in self.feature_spans():
             parts = self.features(span, dtype=dtype or "float64")
-            count = counts(span)
+            count = self.dense_counts(span, targets)
             for i, target in enumerate(targets):
                 design = self.design(parts, int(target))
                 if not scored.all():
@@ -220,22 +225,18 @@ class Problem:
         hessian[:, np.arange(n_weights), np.arange(n_weights)] += ridge
         return objective + 0.5 * (ridge * rows**2).sum(axis=1), gradient + ridge * rows, hessian
 
-    def _dense_counts(self, targets: np.ndarray):
-        """Return a function that gives the targets' counts over a stretch of bins, (n_bins, n_targets)."""
+    def dense_counts(self, span: range, targets: np.ndarray) -> np.ndarray:
+        """Return the targets' counts over a stretch of bins, (n_bins, n_targets) float64."""
         events, column = self.events, np.full(self.layout.n_neurons, -1)
         column[targets] = np.arange(len(targets))
-
-        def counts(span: range) -> np.ndarray:
-            dense = np.zeros((len(span), len(targets)))
-            rows = events.row_pointer[span.start : span.stop + 1]
-            at = slice(int(rows[0]), int(rows[-1]))
-            bins, columns = np.repeat(np.arange(len(span)), np.diff(rows)), column[events.event_neuron[at]]
-            is_target = columns >= 0
-            value = np.ones(at.stop - at.start) if events.event_count is None else events.event_count[at].astype(np.float64)
-            dense[bins[is_target], columns[is_target]] = value[is_target]
-            return dense
-
-        return counts
+        dense = np.zeros((len(span), len(targets)))
+        rows = events.row_pointer[span.start : span.stop + 1]
+        at = slice(int(rows[0]), int(rows[-1]))
+        bins, columns = np.repeat(np.arange(len(span)), np.diff(rows)), column[events.event_neuron[at]]
+        is_target = columns >= 0
+        value = np.ones(at.stop - at.start) if events.event_count is None else events.event_count[at].astype(np.float64)
+        dense[bins[is_target], columns[is_target]] = value[is_target]
+        return dense
 
 
 def spike_filters(

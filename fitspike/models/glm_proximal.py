@@ -38,6 +38,9 @@ class Proximal:
         infinite = np.full((n, n_weights), np.inf)
         self.low, self.high = (-infinite, infinite) if bounds is None else (bounds[0][targets], bounds[1][targets])
 
+    def prepare(self, state: State) -> None:
+        """Do nothing; see `Direction`."""
+
     def inside(self, rows: np.ndarray) -> np.ndarray:
         """Return rows moved into the bounds."""
         return np.clip(rows, self.low, self.high)

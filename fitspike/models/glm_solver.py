@@ -125,7 +125,9 @@ class _Fit:
         if self.state is None:
             start = self.rows[self.targets]
             self.state = start_state(direction.inside(start) if isinstance(direction, Proximal) else start, self._n_pairs())
-            self.state["n_passes"][0] = len(self.history)
+            self.state["n_passes"][0] = self.state["last_renewal"][0] = len(self.history)
+        elif isinstance(direction, QuasiNewton):
+            direction.restore(self.state)
         tolerance = self.layout.model.tolerance * np.maximum(self.problem.n_spikes[self.targets], 1.0)
         self.state = descend(direction, self.state, tolerance, self.problem.dtype, self._after_pass)
         self.rows[self.targets] = self.state["rows"]
@@ -140,7 +142,8 @@ class _Fit:
         if self.method == "proximal":
             newton, descent = method_costs(self.layout, self.problem)
             return Proximal(self.problem, self.targets, is_exact=newton <= descent and self.problem.dtype == "float64")
-        return QuasiNewton(self.problem, self.targets, make_metric(self.problem, self.targets))
+        stream = self.context.stream.child(f"metric/{self.n_refits.max()}")
+        return QuasiNewton(self.problem, self.targets, make_metric(self.problem, self.targets), stream)
 
     def _after_pass(self, step: int, metrics: Mapping[str, float], state: State) -> bool:
         """Log, store and decide whether to stop before convergence."""

@@ -1,4 +1,4 @@
-"""Spike counts of every neuron filtered with a lag basis, dense, for a stretch of bins small enough to hold."""
+"""Spike counts of every neuron filtered with a lag basis, dense, for as many bins as can be held."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fitspike.kernels.point_process import Events
 
 def filtered_counts(
     events: Events,
-    span: range,
+    bins: range | np.ndarray,
     basis: np.ndarray,
     *,
     decay: np.ndarray | None = None,
@@ -23,9 +23,11 @@ def filtered_counts(
 
     Parameters
     ----------
+    bins : range, or ndarray of int, (n_bins,), in any order
     basis : ndarray, (n_basis, n_lags); with `decay`, (n_basis,): what one spike adds at lag 1
     decay : ndarray, (n_basis,), optional
         Factor per bin of exponential functions, which never end.
     """
     run = choose("filtered_counts", backend, device="cpu", dtype=dtype).load()
-    return run(events, span, np.asarray(basis, dtype=dtype), None if decay is None else np.asarray(decay, dtype=np.float64), dtype)
+    bins = bins if isinstance(bins, range) else np.ascontiguousarray(bins, dtype=np.int64)
+    return run(events, bins, np.asarray(basis, dtype=dtype), None if decay is None else np.asarray(decay, dtype=np.float64), dtype)
