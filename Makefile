@@ -15,7 +15,7 @@ endif
 DISTRIBUTIONS := $(wildcard datasets/pyproject.toml plugins/*/pyproject.toml)
 EDITABLE := $(foreach file,$(DISTRIBUTIONS),-e $(dir $(file)))
 
-.PHONY: env demo test acceptance bench docs lint clean
+.PHONY: env demo test acceptance docs lint clean
 
 env: $(VENV)/.stamp
 
@@ -43,8 +43,5 @@ docs: env
 acceptance: env
 	$(BIN)/python tests/acceptance/run.py $(ONLY)
 
-bench: env
-	$(BIN)/python tests/benchmarks/run.py $(ONLY)
-
 clean:
-	rm -rf $(VENV) .venv-bench docs/_build build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) docs/_build build *.egg-info .pytest_cache .ruff_cache
