@@ -50,9 +50,14 @@ def summed_counts(binned: BinnedSpikes) -> np.ndarray:
     return np.diff(total[binned.row_pointer])
 
 
-def bin_covariates(layout: Layout, fixed: ParamArrays, binned: BinnedSpikes, first: int, stop: int) -> np.ndarray:
-    """Return the covariates but for the population's over global bins first .. stop - 1, (n_bins, n_columns) float64."""
-    parts = [np.zeros((0, _n_columns(layout)))]
+def bin_covariates(
+    layout: Layout, fixed: ParamArrays, binned: BinnedSpikes, first: int, stop: int, *, without: Sequence[str] = ()
+) -> np.ndarray:
+    """Return the covariates but for the population's over global bins first .. stop - 1, (n_bins, n_columns) float64.
+
+    Terms named in `without` are left out.
+    """
+    parts = [np.zeros((0, _n_columns(layout, without)))]
     trial = max(0, int(np.searchsorted(binned.trial_offset, first, side="right")) - 1)
     while trial < binned.n_trials and binned.trial_offset[trial] < stop:
         offset = int(binned.trial_offset[trial])
@@ -66,10 +71,26 @@ def bin_covariates(layout: Layout, fixed: ParamArrays, binned: BinnedSpikes, fir
                     trial_s=(binned.trial_bin[trial] + np.arange(low, high) + 0.5) * binned.dt_ns / NS_PER_S,
                     recording_s=(binned.start_ns[trial] + (np.arange(low, high) + 0.5) * binned.dt_ns) / NS_PER_S,
                     condition=_condition_index(layout, fixed, binned.condition_names, int(binned.conditions[trial])),
+                    without=without,
                 )
             )
         trial += 1
     return np.concatenate(parts)
+
+
+def trial_time_table(layout: Layout, fixed: ParamArrays, binned: BinnedSpikes) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bumps over trial time for each condition (none last) and bin of the trial, and which row each global bin has.
+
+    (n_rows, n_columns) float64 and (n_bins_total,) int64; columns are those of trial_time, then condition_time.
+    """
+    length = int((binned.trial_bin + binned.bins_per_trial).max(initial=0))
+    trial_s = (np.arange(length) + 0.5) * binned.dt_ns / NS_PER_S
+    conditions = [*range(layout.n_conditions), -1]
+    table = np.concatenate([_time_bumps(layout, fixed, trial_s, condition) for condition in conditions])
+    found = np.array([_condition_index(layout, fixed, binned.condition_names, int(c)) for c in binned.conditions], dtype=np.int64)
+    start = np.where(found < 0, layout.n_conditions, found) * length + binned.trial_bin
+    trial = np.repeat(np.arange(binned.n_trials), binned.bins_per_trial)
+    return table, start[trial] + np.arange(binned.n_bins_total) - binned.trial_offset[trial]
 
 
 def chunk_covariates(layout: Layout, fixed: ParamArrays, chunk: SpikeChunk) -> np.ndarray:
@@ -105,12 +126,20 @@ def chunk_covariates(layout: Layout, fixed: ParamArrays, chunk: SpikeChunk) -> n
     return result
 
 
-def _n_columns(layout: Layout) -> int:
-    return sum(layout.terms[name].n_columns for name in ("signal", "trial_time", "condition_time", "drift") if name in layout.terms)
+def _n_columns(layout: Layout, without: Sequence[str] = ()) -> int:
+    names = [name for name in ("signal", "trial_time", "condition_time", "drift") if name in layout.terms and name not in without]
+    return sum(layout.terms[name].n_columns for name in names)
 
 
 def _covariates(
-    layout: Layout, fixed: ParamArrays, *, signal: np.ndarray | None, trial_s: np.ndarray, recording_s: np.ndarray, condition: int
+    layout: Layout,
+    fixed: ParamArrays,
+    *,
+    signal: np.ndarray | None,
+    trial_s: np.ndarray,
+    recording_s: np.ndarray,
+    condition: int,
+    without: Sequence[str] = (),
 ) -> np.ndarray:
     """Return the covariates of consecutive bins of one trial, (n_bins, n_columns); `signal` reaches beyond them by the window."""
     parts = []
@@ -122,20 +151,28 @@ def _covariates(
         # window[t, c, p] is the signal at bin t - before + p, hence at lag before - p; the basis runs from lag -after to lag before
         window = np.lib.stride_tricks.sliding_window_view(scaled, before + after + 1, axis=0)
         parts.append((window @ basis[:, ::-1].T).reshape(len(trial_s), -1))
-    for name in ("trial_time", "condition_time"):
-        if name in layout.terms:
-            low, high = fixed["trial_range_s"]
-            bumps = raised_cosine_linear(layout.model.n_time_bumps, (trial_s - low) / (high - low)).T
-            if name == "condition_time":
-                placed = np.zeros((len(trial_s), layout.n_conditions, bumps.shape[1]))
-                if condition >= 0:
-                    placed[:, condition] = bumps
-                bumps = placed.reshape(len(trial_s), -1)
-            parts.append(bumps)
+    parts.append(_time_bumps(layout, fixed, trial_s, condition, without))
     if "drift" in layout.terms:
         low, high = fixed["drift_range_s"]
         parts.append(raised_cosine_linear(layout.model.drift_bumps, (recording_s - low) / max(high - low, 1e-9)).T)
-    return np.concatenate(parts, axis=1) if parts else np.zeros((len(trial_s), 0))
+    return np.concatenate(parts, axis=1)
+
+
+def _time_bumps(layout: Layout, fixed: ParamArrays, trial_s: np.ndarray, condition: int, without: Sequence[str] = ()) -> np.ndarray:
+    """Return the bumps over trial time, shared and in the given condition (-1: none), (n_bins, n_columns)."""
+    parts = [np.zeros((len(trial_s), 0))]
+    for name in ("trial_time", "condition_time"):
+        if name not in layout.terms or name in without:
+            continue
+        low, high = fixed["trial_range_s"]
+        bumps = raised_cosine_linear(layout.model.n_time_bumps, (trial_s - low) / (high - low)).T
+        if name == "condition_time":
+            placed = np.zeros((len(trial_s), layout.n_conditions, bumps.shape[1]))
+            if condition >= 0:
+                placed[:, condition] = bumps
+            bumps = placed.reshape(len(trial_s), -1)
+        parts.append(bumps)
+    return np.concatenate(parts, axis=1)
 
 
 def _trial_signals(layout: Layout, binned: BinnedSpikes, trial: int, first: int, n_bins: int) -> np.ndarray:

@@ -49,7 +49,7 @@ def _draw(problem: Problem, rows: np.ndarray, targets: np.ndarray, n_samples: in
         span = range(first, min(first + length, binned.n_bins_total))
         base = np.zeros((len(span), n), dtype=problem.dtype)
         if n_covariates:
-            base = problem.covariates(span.start, span.stop) @ rows[:, 1 : 1 + n_covariates].T.astype(problem.dtype)
+            base = problem.shared.drive(rows[:, 1 : 1 + n_covariates], span)
         options = {"emission": problem.emission, "dtype": problem.dtype, "threads": problem.threads, "backend": problem.backend}
         part = likelihood_gradient(problem.events, span, targets, rows[:, 0], filters, base=base, state=state, **options)
         expected = np.maximum(problem.dense_counts(span, targets) - part.residual, 0.0)

@@ -6,18 +6,16 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
-from scipy.signal import lfilter
 from scipy.special import gammaln
 
 from fitspike.kernels.filtered_counts import filtered_counts
 from fitspike.kernels.point_process import Events, FilterState, SpikeFilters, likelihood_gradient
 from fitspike.models.bases import LagBasis
-from fitspike.models.glm_covariates import bin_covariates, summed_counts
 from fitspike.models.glm_layout import Layout
+from fitspike.models.glm_shared import SharedCovariates
 from fitspike.recording.binned import BinnedSpikes
 from fitspike.types import ParamArrays
 
-_KEPT_BYTES = 400e6  # covariates up to this size are computed once and kept
 _RANGE_VALUES = 4_000_000  # bins times targets (or covariates) driven in one call
 _FEATURE_VALUES = 1_500_000  # bins times features held at once for Hessians: products of arrays that fit the cache
 
@@ -49,6 +47,7 @@ class Problem:
         self.events = event_arrays(binned)
         self.ridge = layout.ridge()
         self.emission = layout.model.emission
+        self.shared = SharedCovariates(layout, fixed, binned, dtype)
 
     @cached_property
     def n_spikes(self) -> np.ndarray:
@@ -62,40 +61,6 @@ class Problem:
         if self.binned.event_count is not None and self.emission == "poisson":
             bins = np.repeat(self.binned.scored, np.diff(self.binned.row_pointer))
             np.add.at(result, self.binned.event_neuron[bins], gammaln(self.binned.event_count[bins] + 1.0))
-        return result
-
-    # -- covariates -----------------------------------------------------------------------------------------------------------------------
-
-    def covariates(self, first: int, stop: int) -> np.ndarray:
-        """Return the covariates over global bins, the population's last, (n_bins, n_covariates)."""
-        return self._kept[first:stop] if self._kept is not None else self._covariates(first, stop)
-
-    @cached_property
-    def _kept(self) -> np.ndarray | None:
-        n_bytes = self.binned.n_bins_total * self.layout.n_covariates * np.dtype(self.dtype).itemsize
-        return self._covariates(0, self.binned.n_bins_total) if n_bytes <= _KEPT_BYTES else None
-
-    def _covariates(self, first: int, stop: int) -> np.ndarray:
-        columns = bin_covariates(self.layout, self.fixed, self.binned, first, stop)
-        if self.layout.population is not None:
-            columns = np.concatenate([columns, self._population[first:stop]], axis=1)
-        return columns.astype(self.dtype)
-
-    @cached_property
-    def _population(self) -> np.ndarray:
-        """Return the filtered and scaled count of all neurons, (n_bins_total, n_basis) float32 or float64."""
-        total = summed_counts(self.binned)
-        basis, scale = self.layout.population, float(self.fixed["population_scale"][0])
-        result = np.zeros((len(total), basis.n_basis), dtype=self.dtype)
-        for start, stop in zip(self.events.trial_edge[:-1], self.events.trial_edge[1:], strict=True):
-            if stop - start < 2:
-                continue
-            past = total[start : stop - 1] / scale
-            for b in range(basis.n_basis):
-                if basis.decay is not None:
-                    result[start + 1 : stop, b] = lfilter([1.0 - basis.decay[b]], [1.0, -basis.decay[b]], past)
-                else:
-                    result[start + 1 : stop, b] = lfilter(basis.values[b], [1.0], past)
         return result
 
     # -- filters --------------------------------------------------------------------------------------------------------------------------
@@ -118,7 +83,7 @@ class Problem:
         layout, n_covariates = self.layout, self.layout.n_covariates
         filters = self.filters(rows, targets)
         options = {"emission": self.emission, "dtype": self.dtype, "threads": self.threads, "backend": self.backend}
-        weights = rows[:, 1 : 1 + n_covariates].astype(self.dtype)
+        weights = rows[:, 1 : 1 + n_covariates]
         log_likelihood, d_bias = np.zeros(len(targets)), np.zeros(len(targets))
         d_weights = np.zeros((len(targets), n_covariates))
         d_own = None if filters.own is None else np.zeros(filters.own.shape)
@@ -126,13 +91,12 @@ class Problem:
         state = FilterState()
         spans = self._ranges(max(len(targets), n_covariates)) if n_covariates else [range(self.binned.n_bins_total)]
         for span in spans:
-            columns = self.covariates(span.start, span.stop) if n_covariates else None
-            base = columns @ weights.T if n_covariates else None
+            base = self.shared.drive(weights, span) if n_covariates else None
             part = likelihood_gradient(self.events, span, targets, rows[:, 0], filters, base=base, state=state, **options)
             log_likelihood += part.log_likelihood
             d_bias += part.bias
             if n_covariates:
-                d_weights += part.residual.astype(self.dtype).T @ columns
+                d_weights += self.shared.adjoint(part.residual, span)
             if d_own is not None:
                 d_own += part.own
             if d_pair is not None:
@@ -147,13 +111,7 @@ class Problem:
     def features(self, bins: range | np.ndarray, *, dtype: str | None = None) -> dict[str, np.ndarray]:
         """Return what designs of these bins are made of: covariates (n_bins, n), history and coupling (n_bins, n_neurons, n_basis)."""
         dtype = dtype or self.dtype
-        if isinstance(bins, range):
-            columns = self.covariates(bins.start, bins.stop)
-        elif self._kept is not None:
-            columns = self._kept[bins]
-        else:
-            columns = np.concatenate([np.zeros((0, self.layout.n_covariates)), *(self._covariates(b, b + 1) for b in bins)])
-        parts = {"covariates": columns.astype(dtype, copy=False)}
+        parts = {"covariates": self.shared.columns(bins).astype(dtype, copy=False)}
         for name in ("history", "coupling", "population"):
             basis: LagBasis | None = getattr(self.layout, name)
             if basis is not None:

@@ -220,6 +220,6 @@ def method_costs(layout: Layout, problem: Problem) -> tuple[float, float]:
     n_bins, n, n_weights = problem.binned.n_bins_total, layout.n_neurons, layout.n_weights
     newton = _NEWTON_PASSES * n * n_bins * n_weights**2 * _S_PRODUCT
     lags = (layout.coupling.n_lags or layout.coupling.n_basis) if layout.coupling is not None else 0
-    one_pass = problem.binned.n_spikes * lags * n * 2 * _S_SPIKE + n_bins * n * (_S_EXPECTED + 2 * layout.n_covariates * _S_PRODUCT)
+    one_pass = problem.binned.n_spikes * lags * n * 2 * _S_SPIKE + n_bins * n * (_S_EXPECTED + 2 * problem.shared.n_dense * _S_PRODUCT)
     metric = min(n_bins, max(20 * n_weights, 100_000)) * n_weights**2 * _S_PRODUCT + n * n_weights**3 * _S_PRODUCT
     return newton, _DESCENT_PASSES * one_pass + metric

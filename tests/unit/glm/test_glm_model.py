@@ -74,6 +74,22 @@ def test_event_driven_gradient_equals_autograd_through_the_likelihood(model: Cou
     assert np.abs(objective - parts_objective).max() < 1e-9
 
 
+def test_many_trials_look_their_time_bumps_up_in_a_table() -> None:
+    """With many trials per condition the passes use a table of bumps; the design used for Hessians and autograd must agree with it."""
+    binned = recording(simulated_counts(16, 40, 2), with_signal=True, conditions=["a", "b", "", "a"] * 4).bin()
+    layout = FULL.layout(binned.info())
+    fixed = fixed_numbers(layout, binned)
+    problem = Problem(layout, fixed, binned)
+    assert problem.shared.n_dense < layout.n_covariates
+    rows = 0.2 * Stream(1, "rows").numpy().standard_normal((2, layout.n_weights)) * layout.free
+    by_pass, by_design = problem.evaluate(rows, np.arange(2)), problem.newton_parts(rows, np.arange(2))
+    assert np.allclose(by_pass[0], by_design[0], rtol=1e-12)
+    assert np.abs((by_pass[1] - by_design[1]) * layout.free).max() < 1e-10 * np.abs(by_design[1]).max()
+    value, _ = FULL.log_likelihood(to_tensors({**layout.unpack(rows), **fixed}), binned.chunk(np.arange(16), 0, 40))
+    penalty = 0.5 * (problem.ridge * rows**2).sum(1)
+    assert np.allclose(problem.log_factorials + by_pass[0] - penalty, -value.sum(0).numpy(), rtol=1e-10)
+
+
 @pytest.mark.parametrize("model", [FULL, EXPONENTIAL], ids=["raised-cosine", "exponential"])
 def test_log_likelihood_does_not_depend_on_chunks(model: CoupledGLM) -> None:
     """Signals reach back and ahead over chunk borders; without carry, the spikes before a chunk are read from the recording."""
