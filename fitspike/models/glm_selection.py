@@ -3,181 +3,198 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fitspike.models.base import SolverContext
-from fitspike.models.glm_problem import Problem
-from fitspike.models.glm_solver import solve
-from fitspike.params import initial_params
-from fitspike.types import ParamArrays
+from fitspike.models.glm_folds import CEILINGS, Outcome, evaluate, make_folds, regulated_gain
 
 if TYPE_CHECKING:
     from fitspike.models.coupled_glm import CoupledGLM
     from fitspike.recording.binned import BinnedSpikes
 
 WINDOW_BINS = (10, 30, 100)
-RIDGES = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
-_FIRST_RIDGE = 30.0
-_MANY_NEURONS = 100
-_TOLERANCE = 1e-6
+RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+_FIRST = {"ridge_history": 1.0, "ridge_population": 1.0, "ridge_coupling": 30.0, "ridge_signal": 10.0, "ridge_time": 10.0}
+_GAINS_S = (0.0, 3.0, 10.0, 30.0)
+_SHORTEST_GAIN_TRIAL_S = 10.0  # in shorter trials there is no slow change to follow
+
+Option = dict[str, Any]
 
 
 def select(model: CoupledGLM, binned: BinnedSpikes, context: SolverContext) -> tuple[CoupledGLM, Mapping[str, Any]]:
     """Return the model with every open setting fixed, and the table of what was tried.
 
-    Folds are whole trials where there are several, else alternating blocks of time. Groups are settled in turn, each by the highest
-    log-likelihood of the held-out folds, all neurons together: the ridge on covariates, the own-history window, the population covariate,
-    then the coupling window and its ridge, walked from 30 in the direction that improves. Windows are tried at 10, 30 and 100 bins.
-    What is set by the user is kept. "Rows" of the table hold the settings tried, bits per spike over the constant rate of the training
-    folds, and whether they were taken.
+    Folds are whole trials where there are several, else alternating blocks of time; of long recordings a part is used (see `make_folds`).
+    Settings are settled one group after another, each by the highest score, and ridges by walking along a row of values while the score
+    rises: ridges on signals and time, own-history window and ridge, population covariate, coupling window and ridge, the history ridge
+    again, then slow gain and ceiling. What the user set is kept.
+
+    The score is the log-likelihood of the validation folds over the constant rate of the training folds, with the slow gain and the
+    ceiling, less what couplings would lose if rates drifted (see `Outcome.drift_loss`). A row of the table holds the first part,
+    "bits_per_spike", and the second, "drift_loss", both in bits per spike.
     """
     search = _Search(model, binned, context)
-    given = {name for name in model.open_settings()}
-    is_open = given.__contains__
-    search.model = replace(model, **{name: 0 for name in ("history_ms", "population_ms", "coupling_ms", "drift_bumps") if is_open(name)})
-    search.model = replace(search.model, **{name: 1.0 for name in ("ridge_history", "ridge_population") if is_open(name)})
-    dt_ms = binned.dt_ms
-    for term, ridge in (("signal", "ridge_signal"), ("time", "ridge_time")):
-        if is_open(ridge) and search.has(term):
-            search.choose(f"ridge on {term}", [{ridge: value} for value in (1.0, 10.0, 100.0)])
-    if is_open("history_ms"):
-        windows = [{"history_ms": n * dt_ms, "n_history": min(model.n_history, n)} for n in WINDOW_BINS]
-        search.choose("own history", [{"history_ms": 0}, *windows])
-    window = search.model.history_ms or WINDOW_BINS[1] * dt_ms
+    search.settle_covariates()
+    search.settle_history()
     if binned.n_neurons > 1:
-        if is_open("population_ms"):
-            search.choose("population", [{"population_ms": 0}, {"population_ms": window}])
-        if is_open("coupling_ms") or is_open("ridge_coupling"):
-            search.choose_coupling(is_open("coupling_ms"), is_open("ridge_coupling"))
-    chosen = search.model.resolved(binned.info())
-    table = {
-        "method": f"{len(search.folds)}-fold cross-validation on training data, blocked by {search.blocked_by}",
-        "rows": search.rows,
-        "chosen": {name: getattr(chosen, name) for name in sorted(given)},
-        "seconds": round(time.monotonic() - search.begin, 1),
-    }
-    return chosen, table
+        search.settle_population()
+        search.settle_coupling()
+    search.settle_regulation()
+    return search.result()
 
 
-@dataclass(eq=False)
 class _Search:
     """The model as far as it is settled, the folds, and what was tried."""
 
-    model: CoupledGLM
-    binned: BinnedSpikes
-    context: SolverContext
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    begin: float = field(default_factory=time.monotonic)
+    def __init__(self, model: CoupledGLM, binned: BinnedSpikes, context: SolverContext) -> None:
+        self.begin = time.monotonic()
+        self.binned, self.context = binned, context
+        self.opened = model.open_settings()
+        self.folds, self.description = make_folds(binned, self._cost_per_spike(model))
+        long_enough = float(np.median(binned.bins_per_trial)) * binned.dt_ms * 1e-3 >= _SHORTEST_GAIN_TRIAL_S
+        self.gains = _GAINS_S if long_enough else (0.0,)
+        start: Option = {"history_ms": 0.0, "population_ms": 0.0, "coupling_ms": 0.0, "drift_bumps": 0, "sparsity_coupling": 0.0}
+        start |= {"emission": "poisson", "gain_s": 10.0 if long_enough else 0.0, "ceiling": 0.999, **_FIRST}
+        start = {name: value for name, value in start.items() if name in self.opened}
+        self.model = replace(model, **start).resolved(binned.info())
+        self.rows: list[dict[str, Any]] = []
+        self.tried: dict[str, Outcome] = {}
+        self.best: Outcome | None = None
 
-    def __post_init__(self) -> None:
-        several = 2 <= self.binned.n_trials
-        n_folds = min(3, self.binned.n_trials) if several else 3
-        if self.binned.n_neurons > _MANY_NEURONS and not several:
-            n_folds = 2
-        self.blocked_by = "trial" if several else "time"
-        warm_up = WINDOW_BINS[-1] if not several else 0
-        self.folds = self.binned.folds(n_folds, gap_bins=warm_up)
-        self.starts: list[dict[str, np.ndarray]] = [{} for _ in self.folds]
-        self.best: float | None = None
+    @staticmethod
+    def _cost_per_spike(model: CoupledGLM) -> int:
+        return WINDOW_BINS[-1] if model.coupling_ms == "auto" else 1
 
-    def has(self, term: str) -> bool:
-        """Return whether the model as settled has terms of trial time, or signals."""
-        names = self.model.layout(self.binned.info()).terms
-        return any(name == term or (term == "time" and name in ("trial_time", "condition_time")) for name in names)
+    # -- groups of settings ---------------------------------------------------------------------------------------------------------------
 
-    def choose(self, stage: str, options: Iterable[Mapping[str, Any]]) -> None:
-        """Settle on the option with the highest held-out log-likelihood; the first wins ties."""
-        tried = [(self.score(stage, option), option) for option in options]
-        best = max(range(len(tried)), key=lambda i: tried[i][0])
-        self.take(tried[best][1], tried[best][0], -len(tried) + best)
+    def settle_covariates(self) -> None:
+        """Settle the ridges on signals and on bumps over time."""
+        terms = self.model.layout(self.binned.info()).terms
+        for ridge, names in (("ridge_signal", ("signal",)), ("ridge_time", ("trial_time", "condition_time"))):
+            if ridge in self.opened and any(name in terms for name in names):
+                self.walk(ridge)
 
-    def take(self, option: Mapping[str, Any], value: float, row: int) -> None:
-        """Make an option part of the model."""
-        self.model = replace(self.model, **option)
-        self.rows[row]["taken"] = True
-        self.best = value
+    def settle_history(self) -> None:
+        """Settle the own-history window and its ridge."""
+        if "history_ms" in self.opened:
+            self.choose("own history", [{"history_ms": 0.0}, *self.windows("history")])
+        if self.model.history_ms and "ridge_history" in self.opened:
+            self.walk("ridge_history")
 
-    def choose_coupling(self, window_is_open: bool, ridge_is_open: bool) -> None:
-        """Settle the coupling window, then its ridge by walking from the first one while it improves, or leave couplings out."""
-        ridge = {"ridge_coupling": _FIRST_RIDGE} if ridge_is_open else {}
-        without = self.best if self.best is not None else self.score("coupling", {"coupling_ms": 0})
-        windows: list[dict[str, Any]] = [{}]
-        if window_is_open:
-            windows = [{"coupling_ms": n * self.binned.dt_ms, "n_coupling": min(self.model.n_coupling, n)} for n in WINDOW_BINS]
-        tried = [(self.score("coupling window", {**window, **ridge}), {**window, **ridge}, len(self.rows) - 1) for window in windows]
-        value, option, row = max(tried, key=lambda entry: entry[0])
-        if ridge_is_open:
-            at = RIDGES.index(_FIRST_RIDGE)
-            for step in (1, -1):
-                place = at + step
-                while 0 <= place < len(RIDGES):
-                    trial = {**option, "ridge_coupling": RIDGES[place]}
-                    score = self.score("coupling ridge", trial)
-                    if score <= value:
-                        break
-                    value, option, row = score, trial, len(self.rows) - 1
-                    place += step
-                if option["ridge_coupling"] < _FIRST_RIDGE:
+    def settle_population(self) -> None:
+        """Settle whether the summed count of the others is a covariate."""
+        if "population_ms" in self.opened:
+            window = self.model.history_ms or self.binned.dt_ms * WINDOW_BINS[1]
+            if self.binned.dt_ms * self.model.n_population <= window:
+                self.choose("population", [{"population_ms": 0.0}, {"population_ms": window}])
+
+    def settle_coupling(self) -> None:
+        """Settle the coupling window and ridge, then the history ridge once more, since couplings take over part of what it did."""
+        if "coupling_ms" in self.opened:
+            self.choose("coupling", [{"coupling_ms": 0.0}, *self.windows("coupling")])
+        if self.model.coupling_ms and "ridge_coupling" in self.opened:
+            self.walk("ridge_coupling")
+            if self.model.history_ms and "ridge_history" in self.opened:
+                self.walk("ridge_history", " again")
+
+    def settle_regulation(self) -> None:
+        """Settle slow gain and ceiling, for which nothing has to be fitted again."""
+        gains = self.gains if "gain_s" in self.opened else (self.model.gain_s,)
+        ceilings = CEILINGS if "ceiling" in self.opened else (self.model.ceiling,)
+        if len(gains) * len(ceilings) < 2:
+            return
+        outcome = self.best or self.evaluate({})
+        options = [{"gain_s": gain, "ceiling": ceiling} for gain in gains for ceiling in ceilings]
+        scored = [regulated_gain(outcome, replace(self.model, **option)) for option in options]
+        best = int(np.argmax([gain.sum() for gain in scored]))
+        for i, (option, gain) in enumerate(zip(options, scored, strict=True)):
+            self.note("gain, ceiling", option, replace(outcome, gain=gain))
+            self.rows[-1]["taken"] = i == best
+        self.model = replace(self.model, **options[best])
+
+    def windows(self, term: str) -> list[Option]:
+        """Return the windows to try for a term, with no more functions than bins, and none longer than a third of the typical trial."""
+        n_basis = getattr(self.model, f"n_{term}")
+        longest = float(np.median(self.binned.bins_per_trial)) / 3.0
+        lengths = [n for n in WINDOW_BINS if n <= max(longest, WINDOW_BINS[0])]
+        return [{f"{term}_ms": n * self.binned.dt_ms, f"n_{term}": min(n_basis, n)} for n in lengths] if n_basis else []
+
+    # -- moves ----------------------------------------------------------------------------------------------------------------------------
+
+    def choose(self, stage: str, options: Sequence[Option]) -> None:
+        """Settle on the option with the highest score; the first wins ties."""
+        first = len(self.rows)
+        outcomes = [self.try_out(stage, option) for option in options]
+        best = max(range(len(options)), key=lambda i: outcomes[i].score)
+        self.take(options[best], outcomes[best], first + best)
+
+    def walk(self, ridge: str, again: str = "") -> None:
+        """Settle a ridge by walking from its present value to stronger or weaker ones while the score rises."""
+        stage = ridge.replace("_", " on ") + again
+        start = int(np.argmin(np.abs(np.log(np.asarray(RIDGES) / getattr(self.model, ridge)))))
+        option, row = {ridge: getattr(self.model, ridge)}, len(self.rows)
+        best = self.try_out(stage, option)
+        for step in (1, -1):
+            at = start + step
+            while 0 <= at < len(RIDGES):
+                outcome = self.try_out(stage, {ridge: RIDGES[at]})
+                if outcome.score <= best.score:
                     break
-        if value > without or not window_is_open:
-            self.take(option, value, row)
-        elif ridge_is_open:
-            self.model = replace(self.model, ridge_coupling=option["ridge_coupling"])
+                best, option, row = outcome, {ridge: RIDGES[at]}, len(self.rows) - 1
+                at += step
+            if at != start + step:
+                break
+        self.take(option, best, row)
 
-    def score(self, stage: str, option: Mapping[str, Any]) -> float:
-        """Return the summed log-likelihood of the validation folds, nats over the training folds' constant rate, and note it."""
+    def try_out(self, stage: str, option: Option) -> Outcome:
+        """Return how a change of the model as settled does on the folds, and note it."""
+        outcome = self.evaluate(option)
+        self.note(stage, {name: value for name, value in option.items() if not name.startswith("n_")}, outcome)
+        return outcome
+
+    def evaluate(self, option: Option) -> Outcome:
+        """Return how a change of the model as settled does on the folds; each is fitted once."""
         model = replace(self.model, **option)
-        layout = model.layout(self.binned.info())
-        gained, n_spikes, per_fold = 0.0, 0, []
-        for number, (train, validation) in enumerate(self.folds):
-            quick = replace(layout.model, standard_errors=False, stabilise="off", tolerance=_TOLERANCE)
-            given = {
-                name: value for name, value in self.starts[number].items() if name in layout.terms and value.shape == layout.shape(name)
-            }
-            specs = quick.param_specs(train.info())
-            init = initial_params(specs, self.context.stream.child("init"), given)
-            fold_context = replace(self.context, init=init, checkpoint=lambda step, arrays: None, report=_silent, resume=None)
-            params, _ = solve(quick, train, fold_context)
-            self.starts[number] = {name: params[name] for name in layout.terms}
-            gain, spikes = validation_gain(quick, params, train, validation, self.context)
-            gained, n_spikes = gained + gain, n_spikes + spikes
-            per_fold.append(gain / max(spikes, 1) / np.log(2))
+        key = repr(tuple(getattr(model, name) for name in (*self.opened, "n_history", "n_coupling")))
+        if key not in self.tried:
+            self.tried[key] = evaluate(model, self.folds, self.context, start=self.best)
+        return self.tried[key]
+
+    def take(self, option: Option, outcome: Outcome, row: int) -> None:
+        """Make an option part of the model."""
+        self.model, self.best = replace(self.model, **option), outcome
+        self.rows[row]["taken"] = True
+
+    # -- table ----------------------------------------------------------------------------------------------------------------------------
+
+    def note(self, stage: str, settings: Option, outcome: Outcome) -> None:
+        """Add a row to the table and report it."""
+        total = float(outcome.gain.sum() / max(outcome.n_spikes.sum(), 1) / np.log(2))
         row = {
             "stage": stage,
-            "settings": dict(option),
-            "bits_per_spike": gained / max(n_spikes, 1) / np.log(2),
-            "folds": per_fold,
+            "settings": {name: _plain(value) for name, value in settings.items()},
+            "bits_per_spike": total,
+            "drift_loss": float(outcome.drift_loss / max(outcome.n_spikes.sum(), 1) / np.log(2)),
+            "folds": (outcome.gain / np.maximum(outcome.n_spikes, 1) / np.log(2)).tolist(),
             "taken": False,
         }
         self.rows.append(row)
-        self.context.report(len(self.rows), {"bits_per_spike": row["bits_per_spike"]})
-        return gained
+        self.context.report(len(self.rows), {"bits_per_spike": total})
+
+    def result(self) -> tuple[CoupledGLM, Mapping[str, Any]]:
+        """Return the settled model and the table."""
+        table = {
+            "method": f"cross-validation on training data: {self.description}",
+            "rows": self.rows,
+            "chosen": {name: _plain(getattr(self.model, name)) for name in sorted(self.opened)},
+            "seconds": round(time.monotonic() - self.begin, 1),
+        }
+        return self.model, table
 
 
-def _silent(step: int, metrics: Mapping[str, float]) -> None:
-    """Report nothing: the passes of one fold are not the search's progress."""
-
-
-def validation_gain(
-    model: CoupledGLM, params: ParamArrays, train: BinnedSpikes, validation: BinnedSpikes, context: SolverContext
-) -> tuple[float, int]:
-    """Return the log-likelihood of held-out bins over that of the training mean rate, nats, and the number of spikes in them."""
-    layout = model.layout(validation.info())
-    fixed = {name: params[name] for name in layout.fixed_names}
-    problem = Problem(layout, fixed, validation, threads=context.threads, backend=context.backend)
-    rows = layout.pack(params)
-    objective, _ = problem.evaluate(rows, np.arange(layout.n_neurons))
-    log_likelihood = -(objective - 0.5 * (problem.ridge * rows**2).sum(axis=1))
-    counts = problem.n_spikes.astype(np.float64)
-    # Half a spike where the training folds hold none, so that the comparison stays finite.
-    rate = np.maximum(train.counts(scored_only=True).sum(axis=0), 0.5) / max(train.n_scored_bins, 1)
-    n_bins = validation.n_scored_bins
-    if model.emission == "poisson":
-        constant = counts * np.log(rate) - rate * n_bins
-    else:
-        constant = counts * np.log(rate) + (n_bins - counts) * np.log1p(-np.minimum(rate, 1 - 1e-9))
-    return float((log_likelihood - constant).sum()), int(counts.sum())
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,218 @@
+"""How a coupled GLM with given settings does on folds of training data: fits, drives on the validation part, score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fitspike.kernels.coupled_drive import Regulation
+from fitspike.models.base import SolverContext
+from fitspike.models.glm_problem import Problem
+from fitspike.models.glm_regulation import make_regulation, regulated, training_ceiling
+from fitspike.models.glm_solver import solve
+from fitspike.params import initial_params
+from fitspike.types import ParamArrays
+
+if TYPE_CHECKING:
+    from fitspike.models.coupled_glm import CoupledGLM
+    from fitspike.recording.binned import BinnedSpikes
+
+Fold = tuple["BinnedSpikes", "BinnedSpikes"]
+
+DRIFT = 1.0
+"""Standard deviation of the log of the factor by which a neuron's rate may change between training and use."""
+
+CEILINGS = (0.0, 0.99, 0.999)
+"""Quantiles of the drives in training at which a ceiling may be; 0: none."""
+
+_N_FOLDS = 3
+_WARM_UP_BINS = 100
+_TOLERANCE = 1e-5
+_LARGEST_PASS = 2e9  # multiply-adds at spikes in one pass over the training data
+_LARGEST_DRIVES = 2e7  # bins times neurons
+_N_STRETCHES = 12
+_SPAN_VALUES = 8_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A model on the folds.
+
+    gain (n_folds,): log-likelihood of the validation bins, with slow gain and ceiling, over that of the training folds' constant rate,
+    nats. n_spikes (n_folds,): in the validation bins. fits: per fold what regulation needs to be applied anew.
+
+    drift_loss, nats: what couplings would lose if every sender's rate had changed by an own random factor, of log standard deviation
+    `DRIFT`: to second order DRIFT^2 / 2 * sum of expected counts * sum over senders of (their part of the drive)^2. Folds cannot show it
+    where the training data come from one state of the preparation, and use is in another.
+    """
+
+    gain: np.ndarray
+    n_spikes: np.ndarray
+    drift_loss: float
+    fits: tuple[FoldFit, ...]
+
+    @property
+    def score(self) -> float:
+        """Return what candidates are compared by, nats."""
+        return float(self.gain.sum()) - self.drift_loss
+
+
+@dataclass(frozen=True, eq=False)
+class FoldFit:
+    """Weights of one fold, and on its validation part: drives and counts of all bins (n_bins, n_neurons), scored bins, trials' edges.
+
+    ceilings: per quantile, (n_neurons,), from the training part. constant (n_neurons,): expected count of the training mean.
+    """
+
+    params: ParamArrays
+    drives: np.ndarray
+    counts: np.ndarray
+    scored: np.ndarray
+    trial_edge: np.ndarray
+    ceilings: dict[float, np.ndarray]
+    constant: np.ndarray
+
+
+def make_folds(binned: BinnedSpikes, lags: int) -> tuple[list[Fold], str]:
+    """Return (training, validation) pairs and what they are in words.
+
+    Whole trials where there are several, else alternating blocks of time. Where one pass over all data would take more than some seconds,
+    stretches spread over the recording stand for it.
+    """
+    cost = max(binned.n_spikes * lags * binned.n_neurons / _LARGEST_PASS, binned.n_bins_total * binned.n_neurons / _LARGEST_DRIVES)
+    text = ""
+    if cost > 1.0:
+        binned, text = _thinned(binned, cost), f", on {1.0 / cost:.2g} of the data in stretches spread evenly"
+    several = binned.n_trials > 1
+    n_folds = min(_N_FOLDS, binned.n_trials) if several else _N_FOLDS
+    gap = 0 if several else int(min(_WARM_UP_BINS, binned.bins_per_trial[0] // (12 * n_folds)))
+    return binned.folds(n_folds, gap_bins=gap), f"{n_folds} folds, blocked by {'trial' if several else 'time'}{text}"
+
+
+def _thinned(binned: BinnedSpikes, factor: float) -> BinnedSpikes:
+    """Return about 1 / factor of the data: every so many trials, or stretches of the longest ones."""
+    if binned.n_trials >= _N_STRETCHES * factor:
+        return binned.select_trials(np.linspace(0, binned.n_trials - 1, int(binned.n_trials / factor)).round().astype(np.int64))
+    pieces = []
+    n_parts = max(1, _N_STRETCHES // binned.n_trials)
+    for trial in range(binned.n_trials):
+        length = int(binned.bins_per_trial[trial]) // n_parts
+        used = max(1, int(length / factor))
+        pieces += [(trial, part * length, part * length + used, min(_WARM_UP_BINS, used // 10)) for part in range(n_parts)]
+    return binned.pieces(pieces)
+
+
+def evaluate(model: CoupledGLM, folds: Sequence[Fold], context: SolverContext, *, start: Outcome | None = None) -> Outcome:
+    """Return how a model without open settings does on the folds; `start` is an outcome whose weights are near."""
+    quick = replace(model, standard_errors=False, stabilise="off", tolerance=_TOLERANCE, precision="float32", ceiling=0.0, gain_s=0.0)
+    fits, losses = [], []
+    for number, (training, validation) in enumerate(folds):
+        layout = quick.layout(training.info())
+        near = {} if start is None else start.fits[number].params
+        near = {name: value for name, value in near.items() if name in layout.terms and value.shape == layout.shape(name)}
+        init = initial_params(quick.param_specs(training.info()), context.stream.child("init"), near)
+        quiet = replace(context, init=init, checkpoint=lambda step, arrays: None, report=lambda step, metrics: None, resume=None)
+        params, _ = solve(quick, training, quiet)
+        fits.append(_fold_fit(quick, params, training, validation, context))
+        losses.append(drift_loss(quick, params, training, validation, context))
+    n_spikes = np.array([int(fit.counts[fit.scored].sum()) for fit in fits])
+    outcome = Outcome(np.zeros(len(fits)), n_spikes, float(sum(losses)), tuple(fits))
+    return replace(outcome, gain=regulated_gain(outcome, model))
+
+
+def regulated_gain(outcome: Outcome, model: CoupledGLM) -> np.ndarray:
+    """Return the gain of the fitted folds, (n_folds,) nats, under the slow gain and the ceiling of `model`."""
+    gains = []
+    for fit in outcome.fits:
+        n = fit.drives.shape[1]
+        regulation = make_regulation(model, ceiling_of(fit, model.ceiling), n, float(fit.params["dt_ms"][0]))
+        total = _log_likelihood(_regulated_drives(fit, regulation, model.emission)[fit.scored], fit.counts[fit.scored], model.emission)
+        constant = np.log(fit.constant) if model.emission == "poisson" else np.log(fit.constant / (1.0 - fit.constant))
+        gains.append(total - _log_likelihood(constant[None], fit.counts[fit.scored], model.emission))
+    return np.array(gains)
+
+
+def ceiling_of(fit: FoldFit, quantile: float) -> np.ndarray | None:
+    """Return a fold's ceiling at a quantile, None for 0."""
+    return fit.ceilings[quantile] if quantile else None
+
+
+def _regulated_drives(fit: FoldFit, regulation: Regulation | None, emission: str) -> np.ndarray:
+    """Return the drives of all validation bins after ceiling and slow gain, which starts anew in each trial."""
+    if regulation is None:
+        return fit.drives
+    low = np.minimum(fit.drives, regulation.ceiling)
+    if not regulation.fade:
+        return low
+    result = np.empty_like(low)
+    for first, stop in zip(fit.trial_edge[:-1], fit.trial_edge[1:], strict=True):
+        part, nothing = slice(first, stop), np.zeros((1, 2, low.shape[1]))
+        result[part] = regulated(low[None, part], fit.counts[None, part], regulation, nothing, emission)[0]
+    return result
+
+
+def _log_likelihood(drive: np.ndarray, counts: np.ndarray, emission: str) -> float:
+    """Return the summed log-likelihood without the counts' factorials, nats."""
+    rest = np.exp(np.minimum(drive, 50.0)) if emission == "poisson" else np.logaddexp(0.0, drive)
+    return float((counts * drive).sum() - np.broadcast_to(rest, counts.shape).sum())
+
+
+def _fold_fit(model: CoupledGLM, params: ParamArrays, training: BinnedSpikes, validation: BinnedSpikes, context: SolverContext) -> FoldFit:
+    """Return what the weights of one fold say about its validation part."""
+    trained, problem = (_problem(model, params, part, context) for part in (training, validation))
+    rows, n = problem.layout.pack(params), validation.n_neurons
+    drives = np.concatenate([problem.drives(rows, np.arange(n), span) for span in _spans(problem)])
+    # Half a spike where the training folds hold none, so that the comparison stays finite.
+    constant = np.maximum(training.counts(scored_only=True).sum(axis=0), 0.5) / max(training.n_scored_bins, 1)
+    return FoldFit(
+        params,
+        drives.astype(np.float64),
+        _dense_counts(validation),
+        validation.scored,
+        validation.trial_offset,
+        {quantile: training_ceiling(trained, rows, quantile) for quantile in CEILINGS if quantile},
+        constant,
+    )
+
+
+def _dense_counts(binned: BinnedSpikes) -> np.ndarray:
+    """Return the counts of all trials end to end, (n_bins_total, n_neurons) float64."""
+    dense = np.zeros((binned.n_bins_total, binned.n_neurons))
+    bins = np.repeat(np.arange(binned.n_bins_total), np.diff(binned.row_pointer))
+    np.add.at(dense, (bins, binned.event_neuron), 1.0 if binned.event_count is None else binned.event_count)
+    return dense
+
+
+def drift_loss(model: CoupledGLM, params: ParamArrays, training: BinnedSpikes, validation: BinnedSpikes, context: SolverContext) -> float:
+    """Return the loss of one fold's validation part, nats; see `Outcome`."""
+    problem = _problem(model, params, training, context)
+    basis = problem.layout.coupling
+    if basis is None:
+        return 0.0
+    moment, n_bins = np.zeros((training.n_neurons, basis.n_basis, basis.n_basis)), 0
+    for span in _spans(problem, most=8):
+        values = problem.features(span)["coupling"]
+        moment += np.einsum("tja,tjb->jab", values, values, optimize=True)
+        n_bins += len(span)
+    weight = params["coupling"] * (1.0 - np.eye(training.n_neurons))[:, :, None]
+    square = np.einsum("ija,jab,ijb->i", weight, moment / max(n_bins, 1), weight, optimize=True)
+    return float(0.5 * DRIFT**2 * (validation.counts(scored_only=True).sum(axis=0) * square).sum())
+
+
+def _problem(model: CoupledGLM, params: ParamArrays, binned: BinnedSpikes, context: SolverContext) -> Problem:
+    layout = model.layout(binned.info())
+    fixed = {name: params[name] for name in layout.fixed_names}
+    return Problem(layout, fixed, binned, dtype="float32", threads=context.threads, backend=context.backend)
+
+
+def _spans(problem: Problem, most: int | None = None) -> list[range]:
+    """Return stretches of bins whose features fit the memory, all of them or `most` spread evenly."""
+    n_bins = problem.binned.n_bins_total
+    length = max(256, _SPAN_VALUES // (problem.layout.n_weights + problem.layout.n_neurons * problem.layout.model.n_history))
+    first = np.arange(0, n_bins, length)
+    if most is not None and len(first) > most:
+        first = first[np.unique(np.linspace(0, len(first) - 1, most).round().astype(np.int64))]
+    return [range(int(at), min(int(at) + length, n_bins)) for at in first]
