@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,8 +86,14 @@ def _current(n_trials: int, n_bins: int, n_neurons: int, scale: float = 1.0) -> 
     return 3.0 * scale * _uniforms(n_trials, n_bins, n_neurons, "current")
 
 
-def _run(neuron: NeuronModel, params: Params, current: torch.Tensor, **how: Any) -> Driven:
-    return rollout(neuron, params, get_emission("bernoulli"), current=current, dt_ms=_DT_MS, **how)
+def _run(neuron: NeuronModel, params: Params, current: torch.Tensor, *, backend: str = "step", **how: Any) -> Driven:
+    """Run bin by bin unless told otherwise: with a linear form the kernel would run, and `step` would go unchecked."""
+    return rollout(neuron, params, get_emission("bernoulli"), current=current, dt_ms=_DT_MS, backend=backend, **how)
+
+
+def _paths(neuron: NeuronModel) -> tuple[str, ...]:
+    """Return the backends that can drive this neuron model."""
+    return ("step", "auto") if hasattr(neuron, "linear_form") else ("step",)
 
 
 def _firing_current(neuron: NeuronModel, params: Params, uniforms: torch.Tensor) -> tuple[torch.Tensor, float]:
@@ -267,13 +274,14 @@ def _words_after(text: str, word: str) -> list[str]:
 def _check_replay(neuron: NeuronModel) -> None:
     params, uniforms, emission = _params(neuron, 3), _uniforms(2, _N_BINS, 3), get_emission("bernoulli")
     current, fraction = _firing_current(neuron, params, uniforms)
-    free = _run(neuron, params, current, uniforms=uniforms)
-    clamped = _run(neuron, params, current, observed=free.spikes)
-    difference = emission.log_prob(free.drive, free.spikes, _DT_MS).sum() - emission.log_prob(clamped.drive, free.spikes, _DT_MS).sum()
-    expect(float(difference) == 0.0, f"replaying a free run clamped changes its log-likelihood by {float(difference):g}; expected 0.")
-    mask = torch.tensor([True, False, True])
-    mixed = _run(neuron, params, current, uniforms=uniforms, observed=free.spikes, observed_mask=mask)
-    expect(torch.equal(mixed.spikes, free.spikes), "clamping two of three neurons to their own spikes changes the third one's.")
+    for backend in _paths(neuron):
+        free = _run(neuron, params, current, uniforms=uniforms, backend=backend)
+        clamped = _run(neuron, params, current, observed=free.spikes, backend=backend)
+        difference = emission.log_prob(free.drive, free.spikes, _DT_MS).sum() - emission.log_prob(clamped.drive, free.spikes, _DT_MS).sum()
+        expect(float(difference) == 0.0, f"replaying a free run clamped changes its log-likelihood by {float(difference):g}; expected 0.")
+        mask = torch.tensor([True, False, True])
+        mixed = _run(neuron, params, current, uniforms=uniforms, observed=free.spikes, observed_mask=mask, backend=backend)
+        expect(torch.equal(mixed.spikes, free.spikes), "clamping two of three neurons to their own spikes changes the third one's.")
     if not 0.0 < fraction < 1.0:
         raise NotChecked(f"no current tried made the neurons spike now and then ({fraction:.0%} of bins)")
 
@@ -281,12 +289,12 @@ def _check_replay(neuron: NeuronModel) -> None:
 def _check_chunks(neuron: NeuronModel) -> None:
     params, uniforms = _params(neuron, 3), _uniforms(2, _N_BINS, 3)
     current, _ = _firing_current(neuron, params, uniforms)
-    whole = _run(neuron, params, current, uniforms=uniforms)
-    for n_bins in (1, 7):
+    for backend, n_bins in itertools.product(_paths(neuron), (1, 7)):
+        whole = _run(neuron, params, current, uniforms=uniforms, backend=backend)
         parts, carry = [], None
         for first in range(0, _N_BINS, n_bins):
             bins = slice(first, first + n_bins)
-            part = _run(neuron, params, current[:, bins], uniforms=uniforms[:, bins], carry=carry)
+            part = _run(neuron, params, current[:, bins], uniforms=uniforms[:, bins], carry=carry, backend=backend)
             parts.append(part)
             carry = part.carry
         expect(
