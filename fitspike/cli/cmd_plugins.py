@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fitspike.cli.output import print_json, print_table
-from fitspike.errors import InvalidInputError, UnknownNameError, did_you_mean
+from fitspike.errors import UnknownNameError, did_you_mean
 from fitspike.plugin.kinds import EXTRA_TABLES, KINDS, kind_of
 from fitspike.plugin.registry import BUILT_IN, Entry, Registry, get_registry
 from fitspike.plugin.version import API_VERSION
 
+if TYPE_CHECKING:
+    from fitspike.plugin.conformance.report import Outcome
+    from fitspike.plugin.manager import PluginRecord
+
 _KIND_OPTIONS = [kind.option for kind in KINDS.values()]
+
+
+class _KindOption(click.Choice[str]):
+    """A kind, spelt as an option; a misspelt one gets a suggestion."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in self.choices:
+            self.fail(f"no kind {value!r}{did_you_mean(value, self.choices)} Kinds: {', '.join(self.choices)}.", param, ctx)
+        return value
 
 
 @click.group()
@@ -22,7 +36,7 @@ def plugins() -> None:
 
 
 @plugins.command("list")
-@click.option("--kind", type=click.Choice([*_KIND_OPTIONS, "kernel", "command"]), help="List what is registered of this kind alone.")
+@click.option("--kind", type=_KindOption([*_KIND_OPTIONS, "kernel", "command"]), help="List what is registered of this kind alone.")
 @click.option("--traceback", "with_traceback", is_flag=True, help="Show the traceback of every problem.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_plugins(kind: str | None, with_traceback: bool, as_json: bool) -> None:
@@ -77,7 +91,7 @@ def _remark(entry: Entry) -> str:
 
 @plugins.command("check")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option("--kind", type=click.Choice(_KIND_OPTIONS), help="Check what is registered of this kind alone.")
+@click.option("--kind", type=_KindOption(_KIND_OPTIONS), help="Check what is registered of this kind alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def check(ctx: click.Context, names: tuple[str, ...], kind: str | None, as_json: bool) -> None:
@@ -93,15 +107,8 @@ def check(ctx: click.Context, names: tuple[str, ...], kind: str | None, as_json:
     broken = [record for record in registry.records() if record.problems and (not names or record.name in names)]
     results = []
     for entry in entries:
-        outcome = check_entry(entry)
-        results.append((entry, outcome))
-        if not as_json:
-            state = "failed" if outcome.failures else "passed"
-            click.echo(f"{state}  {entry.kind}  {entry.qualified_name}  ({len(outcome.passed)} checks passed)")
-            for failure in outcome.failures:
-                click.echo(f"        {failure}")
-            for reason in outcome.skipped:
-                click.echo(f"        not checked: {reason}")
+        click.echo(f"checking {KINDS[entry.kind].label} {entry.qualified_name}", err=True)
+        results.append((entry, check_entry(entry)))
     n_failed = sum(bool(outcome.failures) for _, outcome in results)
     if as_json:
         print_json(
@@ -120,10 +127,31 @@ def check(ctx: click.Context, names: tuple[str, ...], kind: str | None, as_json:
             }
         )
     else:
-        for record in broken:
-            click.echo(f"failed  plugin  {record.name}: {record.error}")
+        _show_checks(results, broken)
         click.echo(f"{len(results)} checked, {n_failed} failed" if results else _nothing_to_check(names))
     ctx.exit(1 if n_failed or broken else 0)
+
+
+def _show_checks(results: list[tuple[Entry, Outcome]], broken: list[PluginRecord]) -> None:
+    """Print a row per thing checked and per broken plugin, then every failure and every check that could not be made."""
+    rows = [
+        (KINDS[entry.kind].label, entry.qualified_name, "failed" if outcome.failures else "passed", *map(len, _parts(outcome)))
+        for entry, outcome in results
+    ]
+    rows += [("plugin", record.name, "failed", "", "", "") for record in broken]
+    if rows:
+        print_table(("kind", "name", "result", "passed", "failed", "not checked"), rows)
+    for record in broken:
+        click.echo(f"{record.name}: {record.error}")
+    for entry, outcome in results:
+        for text in outcome.failures:
+            click.echo(f"{entry.qualified_name}: {text}")
+        for text in outcome.skipped:
+            click.echo(f"{entry.qualified_name}: not checked: {text}")
+
+
+def _parts(outcome: Outcome) -> tuple[tuple[str, ...], ...]:
+    return outcome.passed, outcome.failures, outcome.skipped
 
 
 def _chosen(registry: Registry, names: tuple[str, ...], kind: str | None) -> list[Entry]:
@@ -151,20 +179,18 @@ def _nothing_to_check(names: tuple[str, ...]) -> str:
 
 @plugins.command("new")
 @click.argument("name")
-@click.option("--kind", required=True, type=click.Choice(_KIND_OPTIONS), help="What the plugin registers.")
+@click.option("--kind", required=True, type=_KindOption(_KIND_OPTIONS), help="What the plugin registers.")
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="Folder to write. Default: fitspike-NAME here.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def new(name: str, kind: str, folder: Path | None, as_json: bool) -> None:
     """Write a new plugin: a working example of its kind, with its packaging and a test."""
     from fitspike.plugin.scaffold import write_plugin
 
-    target = folder if folder is not None else Path.cwd() / f"fitspike-{name}"
-    if target.exists() and any(target.iterdir()):
-        raise InvalidInputError(f"{target} exists and is not empty. Choose another folder with --out.")
-    files = write_plugin(target, name, kind_of(kind))
+    target = folder if folder is not None else Path(f"fitspike-{name}")
+    files = write_plugin(target, name, kind_of(kind), get_registry())
     if as_json:
         print_json({"folder": str(target), "files": [str(file.relative_to(target)) for file in files]})
         return
     for file in files:
         click.echo(file)
-    click.echo(f"Install it with `pip install --no-build-isolation -e {target}`, then run `fitspike plugins check {name}`.")
+    click.echo(f"Install it with `pip install -e {shlex.quote(str(target))}`, then run `fitspike plugins check {name}`.")

@@ -8,7 +8,7 @@ from fitspike.plugin.version import API_VERSION
 
 _LAZY = {
     "fitspike.citation": ("Citation",),
-    "fitspike.params": ("Constraint", "ParamSpec", "interval", "positive", "real", "sign", "simplex"),
+    "fitspike.params": ("Constraint", "ParamSpec", "constrain", "interval", "positive", "real", "sign", "simplex"),
     "fitspike.rng": ("Stream",),
     "fitspike.errors": (
         "BackendError",
