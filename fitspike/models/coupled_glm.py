@@ -34,6 +34,8 @@ _DEFAULTS: Mapping[str, Any] = {
     "coupling_ms": 50.0,
     "population_ms": 0.0,
     "drift_bumps": 0,
+    "signal_before_ms": 0.0,
+    "signal_after_ms": 0.0,
     "ridge_signal": 1.0,
     "ridge_time": 1.0,
     "ridge_drift": 1.0,
@@ -65,7 +67,8 @@ class CoupledGLM:
     condition_time, trial_time : bumps over trial time in each condition, and shared by all; n_time_bumps of them
     drift_bumps : bumps over the whole recording; 0 leaves drift out
     signals : "all", or names; () leaves signals out
-    signal_before_ms, signal_after_ms : how far a signal filter looks back and ahead; n_signal functions, 1 with both 0: the bin itself
+    signal_before_ms, signal_after_ms : how far a signal filter looks back and ahead; both 0: the bin itself
+    n_signal : number of functions of a signal filter, at most one per bin of its window
     standardise_signals : give weights per standard deviation of the training data, so that one ridge fits channels of any unit
     penalty : "l2" (ridge alone), "l1" or "group-l1" (one group per pair, scaled by the root of its size): adds sparsity_coupling
     ridge_* , sparsity_coupling : a number, or one per target neuron
@@ -113,9 +116,9 @@ class CoupledGLM:
     n_time_bumps: int = 10
     drift_bumps: int | str = "auto"
     signals: str | tuple[str, ...] = "all"
-    signal_before_ms: float = 0.0
-    signal_after_ms: float = 0.0
-    n_signal: int = 1
+    signal_before_ms: Auto = "auto"
+    signal_after_ms: Auto = "auto"
+    n_signal: int = 5
     standardise_signals: bool = True
     penalty: str = "l2"
     ridge_signal: Strength = "auto"
@@ -188,18 +191,18 @@ class CoupledGLM:
     def resolved(self, data: DataInfo) -> CoupledGLM:
         """Return the model with every setting that is still open set to its default.
 
-        History of 200 ms, coupling of 50 ms, no population covariate, no drift, no slow gain, no ceiling, all ridges 1. Bumps over trial
+        History of 200 ms, coupling of 50 ms, signals of the bin itself, no population covariate, no drift, no slow gain, no
+        ceiling, all ridges 1. Bumps over trial
         time from five trials on; in each condition, if there are two conditions or more and at least two trials of each on average.
         """
         changes = {
             name: value for name, value in _DEFAULTS.items() if isinstance(getattr(self, name), str) and getattr(self, name) == "auto"
         }
         for name, n_basis in (("history_ms", self.n_history), ("coupling_ms", self.n_coupling)):
-            if name in changes:
+            if name in changes:  # coarse bins need a longer window to tell the basis functions apart
                 changes[name] = max(changes[name], n_basis * data.dt_ms)
-        for window, n_basis in (("history_ms", self.n_history), ("coupling_ms", self.n_coupling)):
-            if changes.get(window):  # coarse bins need a longer window to tell the basis functions apart
-                changes[window] = max(changes[window], n_basis * data.dt_ms)
+        window_ms = [changes.get(name, getattr(self, name)) for name in ("signal_before_ms", "signal_after_ms")]
+        changes["n_signal"] = min(self.n_signal, 1 + sum(round(ms / data.dt_ms) for ms in window_ms))
         if self.condition_time == "auto":
             changes["condition_time"] = data.n_conditions > 1 and data.n_trials >= 2 * data.n_conditions
         if self.trial_time == "auto":

@@ -45,8 +45,9 @@ class Outcome:
     nats. n_spikes (n_folds,): in the validation bins. fits: per fold what regulation needs to be applied anew.
 
     drift_loss, nats: what couplings would lose if every sender's rate had changed by an own random factor, of log standard deviation
-    `DRIFT`: to second order DRIFT^2 / 2 * sum of expected counts * sum over senders of (their part of the drive)^2. Folds cannot show it
-    where the training data come from one state of the preparation, and use is in another.
+    `DRIFT`: to second order DRIFT^2 / 2 * sum of expected counts * sum over senders of (their part of the drive)^2. With a slow gain,
+    which takes up changes of the mean drive, the variance of the part stands for its mean square. Folds cannot show this loss where the
+    training data come from one state of the preparation, and use is in another.
     """
 
     gain: np.ndarray
@@ -117,7 +118,7 @@ def evaluate(model: CoupledGLM, folds: Sequence[Fold], context: SolverContext, *
         quiet = replace(context, init=init, checkpoint=lambda step, arrays: None, report=lambda step, metrics: None, resume=None)
         params, _ = solve(quick, training, quiet)
         fits.append(_fold_fit(quick, params, training, validation, context))
-        losses.append(drift_loss(quick, params, training, validation, context))
+        losses.append(drift_loss(quick, params, training, validation, context, is_centred=bool(model.gain_s)))
     n_spikes = np.array([int(fit.counts[fit.scored].sum()) for fit in fits])
     outcome = Outcome(np.zeros(len(fits)), n_spikes, float(sum(losses)), tuple(fits))
     return replace(outcome, gain=regulated_gain(outcome, model))
@@ -186,19 +187,31 @@ def _dense_counts(binned: BinnedSpikes) -> np.ndarray:
     return dense
 
 
-def drift_loss(model: CoupledGLM, params: ParamArrays, training: BinnedSpikes, validation: BinnedSpikes, context: SolverContext) -> float:
-    """Return the loss of one fold's validation part, nats; see `Outcome`."""
+def drift_loss(
+    model: CoupledGLM,
+    params: ParamArrays,
+    training: BinnedSpikes,
+    validation: BinnedSpikes,
+    context: SolverContext,
+    *,
+    is_centred: bool,
+) -> float:
+    """Return the loss of one fold's validation part, nats, by the variance of senders' parts or their mean square; see `Outcome`."""
     problem = _problem(model, params, training, context)
     basis = problem.layout.coupling
     if basis is None:
         return 0.0
-    moment, n_bins = np.zeros((training.n_neurons, basis.n_basis, basis.n_basis)), 0
+    moment, mean, n_bins = np.zeros((training.n_neurons, basis.n_basis, basis.n_basis)), np.zeros((training.n_neurons, basis.n_basis)), 0
     for span in _spans(problem, most=8):
         values = problem.features(span)["coupling"]
         moment += np.einsum("tja,tjb->jab", values, values, optimize=True)
+        mean += values.sum(axis=0)
         n_bins += len(span)
+    moment, mean = moment / max(n_bins, 1), mean / max(n_bins, 1)
+    if is_centred:
+        moment -= mean[:, :, None] * mean[:, None, :]
     weight = params["coupling"] * (1.0 - np.eye(training.n_neurons))[:, :, None]
-    square = np.einsum("ija,jab,ijb->i", weight, moment / max(n_bins, 1), weight, optimize=True)
+    square = np.einsum("ija,jab,ijb->i", weight, moment, weight, optimize=True)
     return float(0.5 * DRIFT**2 * (validation.counts(scored_only=True).sum(axis=0) * square).sum())
 
 

@@ -254,6 +254,7 @@ def _layout_from_shapes(model: CoupledGLM, shapes: tuple, channels: tuple, dt_ms
         "trial_time": "trial_time" in shape,
         "n_time_bumps": shape.get("condition_time", shape.get("trial_time", (model.n_time_bumps,)))[-1],
         "drift_bumps": shape["drift"][1] if "drift" in shape else 0,
+        "n_signal": shape["signal"][2] if "signal" in shape else model.n_signal,
         "signals": tuple(name for name, _ in channels),
         "dale": False,
     }
@@ -306,12 +307,6 @@ def make_layout(model: CoupledGLM, data: DataInfo) -> Layout:
                 "coupled-glm: exponential filters share their time constants between history, coupling and population. "
                 "Give them the same window and the same number of functions, or another basis."
             )
-    before, after = layout.signal_bins
-    if layout.signal_channels and model.n_signal > before + after + 1:
-        raise InvalidInputError(
-            f"coupled-glm: n_signal={model.n_signal} functions in a window of {before + after + 1} bins. "
-            "Use fewer, or raise signal_before_ms or signal_after_ms."
-        )
     return layout
 
 

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from fitspike.recording.binned import BinnedSpikes
 
 WINDOW_BINS = (10, 30, 100)
+SIGNAL_BINS = ((0, 0), (10, 0), (30, 0), (5, 5), (15, 15))
+"""How far signal filters reach back and ahead."""
+
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 _FIRST = {"ridge_history": 1.0, "ridge_population": 1.0, "ridge_coupling": 30.0, "ridge_signal": 10.0, "ridge_time": 10.0}
 _GAINS_S = (0.0, 3.0, 10.0, 30.0)
+_LEAST_RISE = 1e-4  # bits per spike by which a step along the ridges must raise the score
 _SHORTEST_GAIN_TRIAL_S = 10.0  # in shorter trials there is no slow change to follow
 
 Option = dict[str, Any]
@@ -30,8 +34,8 @@ def select(model: CoupledGLM, binned: BinnedSpikes, context: SolverContext) -> t
 
     Folds are whole trials where there are several, else alternating blocks of time; of long recordings a part is used (see `make_folds`).
     Settings are settled one group after another, each by the highest score, and ridges by walking along a row of values while the score
-    rises: ridges on signals and time, own-history window and ridge, population covariate, coupling window and ridge, the history ridge
-    again, then slow gain and ceiling. What the user set is kept.
+    rises: the signals' window, ridges on signals and time, own-history window and ridge, population covariate, coupling window and
+    ridge, the history ridge again, then slow gain and ceiling. What the user set is kept.
 
     The score is the log-likelihood of the validation folds over the constant rate of the training folds, with the slow gain and the
     ceiling, less what couplings would lose if rates drifted (see `Outcome.drift_loss`). A row of the table holds the first part,
@@ -58,9 +62,10 @@ class _Search:
         long_enough = float(np.median(binned.bins_per_trial)) * binned.dt_ms * 1e-3 >= _SHORTEST_GAIN_TRIAL_S
         self.gains = _GAINS_S if long_enough else (0.0,)
         start: Option = {"history_ms": 0.0, "population_ms": 0.0, "coupling_ms": 0.0, "drift_bumps": 0, "sparsity_coupling": 0.0}
+        start |= {"signal_before_ms": 0.0, "signal_after_ms": 0.0}
         start |= {"emission": "poisson", "gain_s": 10.0 if long_enough else 0.0, "ceiling": 0.999, **_FIRST}
         start = {name: value for name, value in start.items() if name in self.opened}
-        self.model = replace(model, **start).resolved(binned.info())
+        self.model = replace(replace(model, **start).resolved(binned.info()), n_signal=model.n_signal)
         self.rows: list[dict[str, Any]] = []
         self.tried: dict[str, Outcome] = {}
         self.best: Outcome | None = None
@@ -72,8 +77,13 @@ class _Search:
     # -- groups of settings ---------------------------------------------------------------------------------------------------------------
 
     def settle_covariates(self) -> None:
-        """Settle the ridges on signals and on bumps over time."""
+        """Settle the signals' window, and the ridges on signals and on bumps over time."""
         terms = self.model.layout(self.binned.info()).terms
+        windows = ("signal_before_ms", "signal_after_ms")
+        if "signal" in terms and any(name in self.opened for name in windows):
+            options = [{name: n * self.binned.dt_ms for name, n in zip(windows, bins, strict=True)} for bins in SIGNAL_BINS]
+            options = [{name: value for name, value in option.items() if name in self.opened} for option in options]
+            self.choose("signal window", [option for i, option in enumerate(options) if option not in options[:i]])
         for ridge, names in (("ridge_signal", ("signal",)), ("ridge_time", ("trial_time", "condition_time"))):
             if ridge in self.opened and any(name in terms for name in names):
                 self.walk(ridge)
@@ -142,7 +152,7 @@ class _Search:
             at = start + step
             while 0 <= at < len(RIDGES):
                 outcome = self.try_out(stage, {ridge: RIDGES[at]})
-                if outcome.score <= best.score:
+                if outcome.score <= best.score + _LEAST_RISE * np.log(2) * outcome.n_spikes.sum():
                     break
                 best, option, row = outcome, {ridge: RIDGES[at]}, len(self.rows) - 1
                 at += step
@@ -159,7 +169,7 @@ class _Search:
     def evaluate(self, option: Option) -> Outcome:
         """Return how a change of the model as settled does on the folds; each is fitted once."""
         model = replace(self.model, **option)
-        key = repr(tuple(getattr(model, name) for name in (*self.opened, "n_history", "n_coupling")))
+        key = repr(tuple(getattr(model, name) for name in (*self.opened, "n_history", "n_coupling", "n_signal")))
         if key not in self.tried:
             self.tried[key] = evaluate(model, self.folds, self.context, start=self.best)
         return self.tried[key]
