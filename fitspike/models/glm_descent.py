@@ -178,7 +178,7 @@ def descend(method: Direction, state: State, tolerance: np.ndarray, dtype: str, 
     """Run passes until every target's expected decrease is below its tolerance (nats), or `after_pass` returns True; return the state.
 
     `after_pass(n_passes, metrics, state)` reports, stores and may stop. A target closes as stalled when no step lowers its objective
-    by more than rounding.
+    by more than rounding; one whose expected decrease is below rounding, and no longer shrinks, has converged whatever the tolerance.
     """
     n_kept = len(state["pair_step"])
     while state["is_open"].any():
@@ -196,9 +196,10 @@ def descend(method: Direction, state: State, tolerance: np.ndarray, dtype: str, 
                 _add_pairs(state, good, trial[is_good] - state["rows"][good], gradient[is_good] - state["gradient"][good], before[is_good])
             state["rows"][good], state["objective"][good], state["gradient"][good] = trial[is_good], objective[is_good], gradient[is_good]
             direction, slope, decrement = method.direction(state, good)
+            is_rounding = (decrement <= _NOISE["float64"] * np.abs(objective[is_good])) & (decrement > 0.25 * state["decrement"][good])
             state["direction"][good], state["slope"][good], state["decrement"][good] = direction, slope, decrement
             state["step"][good] = 1.0
-            state["is_open"][good] = decrement > tolerance[good]
+            state["is_open"][good] = (decrement > tolerance[good]) & ~is_rounding
         bad = at[~is_good]
         if bad.size:
             _shorten(state, bad, objective[~is_good], before[~is_good])

@@ -60,6 +60,19 @@ def test_poisson_ridge_optimum_equals_scikit_learn(data, solver: str) -> None:
         assert np.abs(row(params, n) - other.coef_).max() < 1e-6
 
 
+@pytest.mark.parametrize(
+    ("solver", "precision"), [("newton", "float64"), ("lbfgs", "float64"), ("lbfgs", "float32"), ("proximal", "float64")]
+)
+def test_a_tolerance_below_rounding_ends(data, solver: str, precision: str) -> None:
+    binned, _, _ = data
+    model = replace(MODEL, solver=solver, precision=precision, ridge_history=1.0, ridge_coupling=1.0)
+    exact, _ = solve(replace(model, solver="newton", precision="float64"), binned)
+    params, report = solve(replace(model, tolerance=0.0), binned, max_steps=500)
+    assert report.status == "CONVERGED"
+    tolerance = 1e-6 if precision == "float64" else 1e-4  # the exact one is good to 1e-7
+    assert np.abs(params["coupling"] - exact["coupling"]).max() < tolerance
+
+
 def test_unpenalised_optimum_and_standard_errors_equal_statsmodels(data) -> None:
     import statsmodels.api as sm
 
