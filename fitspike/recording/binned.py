@@ -138,13 +138,13 @@ class BinnedSpikes:
 
     @cached_property
     def signals(self) -> BinnedSignals:
-        """Return each signal over all bins, (n_bins_total, n_channels) float32, resampled when first asked for."""
+        """Return each signal over all bins, (n_bins_total, n_channels) float64, resampled when first asked for."""
         return BinnedSignals(self)
 
     def signal_values(self, name: str, first_bin: int, stop_bin: int) -> np.ndarray:
-        """Return a signal in global bins first_bin .. stop_bin - 1, (n_bins, n_channels) float32; see `resample`."""
+        """Return a signal in global bins first_bin .. stop_bin - 1, (n_bins, n_channels) float64; see `resample`."""
         signal = self._signal(name)
-        parts = [np.zeros((0, signal.n_channels), np.float32)]
+        parts = [np.zeros((0, signal.n_channels))]
         trial = max(0, int(np.searchsorted(self.trial_offset, first_bin, side="right")) - 1)
         while trial < self.n_trials and self.trial_offset[trial] < stop_bin:
             offset = int(self.trial_offset[trial])
@@ -170,7 +170,7 @@ class BinnedSpikes:
         bins = first_bin + np.arange(n_bins)
         signals = {}
         for name, signal in self.source_signals.items():
-            signals[name] = np.zeros((len(trials), n_bins, signal.n_channels), dtype=np.float32)
+            signals[name] = np.zeros((len(trials), n_bins, signal.n_channels))
             for row, k in enumerate(trials):
                 n_inside = int(min(first_bin + n_bins, self.bins_per_trial[k])) - first_bin
                 if n_inside > 0:
@@ -311,7 +311,7 @@ class BinnedSpikes:
 
 
 class BinnedSignals(Mapping):
-    """The signals of binned spikes by name, each (n_bins_total, n_channels) float32, resampled at first use and then kept."""
+    """The signals of binned spikes by name, each (n_bins_total, n_channels) float64, resampled at first use and then kept."""
 
     def __init__(self, binned: BinnedSpikes) -> None:
         self._binned = binned
@@ -330,7 +330,7 @@ class BinnedSignals(Mapping):
 
     def values_between(self, name: str, first_bin: int, stop_bin: int) -> np.ndarray:
         """Return global bins first_bin .. stop_bin - 1 of a signal; large signals are resampled anew, not kept."""
-        n_bytes = 4 * self._binned.n_bins_total * self._binned.source_signals[name].n_channels
+        n_bytes = 8 * self._binned.n_bins_total * self._binned.source_signals[name].n_channels
         if name in self._whole or n_bytes <= _CACHED_SIGNAL_BYTES:
             return self[name][first_bin:stop_bin]
         return self._binned.signal_values(name, first_bin, stop_bin)

@@ -25,7 +25,7 @@ class SpikeChunk:
     event_neuron and event_count (n_events,), which may hold events of other bins too. mask_numpy (n_trials, n_bins) is False past the end
     of a trial and in its warm-up. condition (n_trials,) is the index of the trial's condition, -1 without. start_s (n_trials,) is the
     absolute time of the chunk's first bin. trial_bin (n_trials,) is that bin's number in the trial as recorded: first_bin, but for trials
-    whose beginning was cut off. signal_values: (n_trials, n_bins, n_channels) float32 by name, zeros past the end of a trial.
+    whose beginning was cut off. signal_values: (n_trials, n_bins, n_channels) float64 by name, zeros past the end of a trial.
     """
 
     trial: np.ndarray
@@ -73,7 +73,7 @@ class SpikeChunk:
             condition=np.full(n_trials, -1) if condition is None else np.asarray(condition, dtype=np.int64),
             start_s=np.full(n_trials, first_bin * dt_ms / 1e3) if start_s is None else np.asarray(start_s, dtype=np.float64),
             trial_bin=np.full(n_trials, first_bin),
-            signal_values={name: np.asarray(values, dtype=np.float32) for name, values in (signals or {}).items()},
+            signal_values={name: np.asarray(values, dtype=np.float64) for name, values in (signals or {}).items()},
         )
 
     @property
@@ -93,7 +93,7 @@ class SpikeChunk:
         """Return the signals as float32 tensors (n_trials, n_bins, n_channels)."""
         import torch
 
-        return {name: torch.as_tensor(values) for name, values in self.signal_values.items()}
+        return {name: torch.as_tensor(values, dtype=torch.float32) for name, values in self.signal_values.items()}
 
     def dense_numpy(self, dtype: str = "float32") -> np.ndarray:
         """Return the spike counts (n_trials, n_bins, n_neurons)."""

@@ -21,9 +21,9 @@ def resample(signal: Signal, start_ns: int, dt_ns: int, first_bin: int, n_bins: 
 
     Returns
     -------
-    ndarray, (n_bins, n_channels), float32
+    ndarray, (n_bins, n_channels), float64
     """
-    values = np.empty((n_bins, signal.n_channels), dtype=np.float32)
+    values = np.empty((n_bins, signal.n_channels))
     per_bin = dt_ns * signal.sampling_rate_hz / NS_PER_S
     block = max(1, int(_BLOCK_SAMPLES / max(1, signal.n_channels) / max(1.0, per_bin)))
     fill = _averaged if per_bin >= 1 - _ON_GRID else _interpolated
