@@ -1,4 +1,4 @@
-"""Summary statistics of recorded data against published and separately computed numbers.
+"""Noise correlations of macaque V1 against published and separately computed numbers.
 
 Run alone, or call `measure(data_root)` from another acceptance script.
 """
@@ -33,39 +33,7 @@ class Figure:
 
 
 def measure(data_root: Path) -> list[Figure]:
-    """Return the figures of case-studies and v1-gratings."""
-    return [*_retinal_neuron(data_root / "case-studies"), *_place_and_subthalamic_rates(data_root / "case-studies"), *_gratings(data_root)]
-
-
-def _retinal_neuron(folder: Path) -> list[Figure]:
-    """One retinal neuron in low and high ambient light, 30 s each; counts of 50 ms, variance with ddof 1 as published."""
-    spikes = io.loadmat(folder / "08_spikes-1.mat", squeeze_me=True)
-    found = []
-    expected = {"low": (25.0, 0.7165, "SpikesLow"), "high": (32.3, 1.7781, "SpikesHigh")}
-    for light, (rate_hz, fano, name) in expected.items():
-        recording = Recording.from_trains([np.asarray(spikes[name])], start_s=0.0, stop_s=30.0)
-        found.append(Figure(f"retinal neuron, {light} light: rate (Hz)", rate_hz, 1, from_events.firing_rates_hz(recording)[0]))
-        value = from_events.count_statistics(recording.bin(1.0), 50.0, ddof=1).fano[0]
-        found.append(Figure(f"retinal neuron, {light} light: Fano factor, 50 ms, ddof 1", fano, 4, value))
-        if light == "low":
-            mean_s = from_events.interval_statistics(recording).mean_ms[0] / 1000
-            found.append(Figure("retinal neuron, low light: mean interval (s)", 0.03999, 5, mean_s))
-    return found
-
-
-def _place_and_subthalamic_rates(folder: Path) -> list[Figure]:
-    """The subthalamic neuron: 50 trials of 1 s before and 1 s after the GO cue."""
-    train = io.loadmat(folder / "10_spikes-1.mat", squeeze_me=True)["train"]
-    counts = np.asarray(train if train.shape == (50, 2000) else train.T, dtype=np.int64)[..., None]
-    found = []
-    for when, span, rate_hz in (("before", slice(0, 1000), 38.96), ("after", slice(1000, 2000), 54.96)):
-        recording = Recording.from_counts(counts[:, span], dt_ms=1.0)
-        found.append(Figure(f"subthalamic neuron, {when} GO: rate (Hz)", rate_hz, 2, from_events.firing_rates_hz(recording)[0]))
-    return found
-
-
-def _gratings(data_root: Path) -> list[Figure]:
-    """Noise correlations of macaque V1: counts of 0..500 ms, z-scored per direction, all trials of a session pooled, clean units.
+    """Return noise correlations of macaque V1: counts of 0..500 ms, z-scored per direction, all trials of a session pooled, clean units.
 
     The data's description says "centred", but only z-scored counts give its 0.0110 (0.0018); counts that are centred alone give 0.0122
     (0.0019), which is listed too.
