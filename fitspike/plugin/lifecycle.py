@@ -54,9 +54,7 @@ class Lifecycle:
             except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, SystemExit included
                 self.muted[listener.plugin] = f"{type(error).__name__}: {error}"
                 logger.warning(
-                    "plugin %r failed in %s and hears nothing more of this run: %s",
-                    listener.plugin,
-                    hook,
-                    self.muted[listener.plugin],
-                    exc_info=error,
+                    "plugin %r failed in %s and hears nothing more of this run: %s", listener.plugin, hook, self.muted[listener.plugin]
                 )
+                # One line is enough for a terminal; the log of the run, which takes this level too, gets the traceback.
+                logger.info("where plugin %r failed", listener.plugin, exc_info=error)
