@@ -11,6 +11,8 @@ import click
 from fitspike.cli.options import KeyValue
 from fitspike.cli.output import print_json, print_table
 from fitspike.datasets.base import DataCard
+from fitspike.datasets.fetching import card_of
+from fitspike.errors import PluginError
 from fitspike.plugin.registry import get_registry
 
 _FLAGS = {"dt_ms": "--dt-ms", "units": "--units", "split": "--split", "emission": "--emission"}
@@ -25,10 +27,15 @@ def datasets() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_datasets(as_json: bool) -> None:
     """List all datasets: generated ones, and recorded ones with their items."""
-    entries = get_registry().entries("datasets")
-    cards = [(entry, entry.create().describe()) for entry in entries]
+    cards, failed = [], {}
+    for entry in get_registry().entries("datasets"):
+        try:
+            cards.append((entry, card_of(entry, entry.create())))
+        except PluginError as error:
+            failed[entry.qualified_name] = str(error)
+            click.echo(f"left out: {error}", err=True)
     if as_json:
-        print_json({"datasets": [{**_as_dict(card), "plugin": entry.plugin} for entry, card in cards]})
+        print_json({"datasets": [{**_as_dict(card), "plugin": entry.plugin} for entry, card in cards], "failed": failed})
         return
     rows = [(card.name, "generated" if card.is_synthetic else "recorded", _count(card), card.summary) for _, card in cards]
     print_table(("name", "kind", "items", "what"), rows)
@@ -64,8 +71,9 @@ def _is_plain(value: Any) -> bool:
 def card(name: str, as_json: bool) -> None:
     """Show a dataset's card: origin, licence, citation, items, parameters, recommended settings. NAME may be NAME/ITEM."""
     bare, _, item = name.partition("/")
-    dataset = get_registry().create("datasets", bare)
-    found = dataset.describe()
+    entry = get_registry().entry("datasets", bare)
+    dataset = entry.create()
+    found = card_of(entry, dataset)
     if item and hasattr(dataset, "item"):
         dataset.item(item)
     if as_json:

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from fitspike import __version__
-from fitspike.errors import FitFailed, FitspikeError, did_you_mean
+from fitspike.errors import FitFailed, FitspikeError, PluginError, did_you_mean
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_FIT_FAILED, EXIT_KILLED = 1, 3, 4, 130
 
@@ -53,8 +53,11 @@ class CommandGroup(click.Group):
 
         if cmd_name not in get_registry().names("commands"):
             return None
-        command = get_registry().get("commands", cmd_name)
-        return _with_common_options(command) if isinstance(command, click.Command) else None
+        entry = get_registry().entry("commands", cmd_name)
+        command = entry.load()
+        if not isinstance(command, click.Command):
+            raise PluginError(f"{entry.qualified_name!r} of {entry.origin} is no click command but a {type(command).__name__}.")
+        return _with_common_options(command, entry.origin)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command to run; an unknown one is a usage error with a suggestion."""
@@ -111,26 +114,37 @@ _COMMON_OPTIONS = (
 cli.params.extend(_COMMON_OPTIONS)
 
 
-def _with_common_options(command: click.Command) -> click.Command:
-    """Give a command, and those below it, the common options; make it name broken plugins before it runs. Done once per command."""
+def _with_common_options(command: click.Command, origin: str | None = None) -> click.Command:
+    """Give a command, and those below it, the common options; make it name broken plugins before it runs. Done once per command.
+
+    `origin` says which plugin registered it; None for the commands of fitspike.
+    """
     if _COMMON_OPTIONS[0] in command.params:
         return command
     command.params.extend(_COMMON_OPTIONS)
     if isinstance(command, click.Group):
         for below in command.commands.values():
-            _with_common_options(below)
+            _with_common_options(below, origin)
     elif command.callback is not None:
-        command.callback = _naming_broken_plugins(command.callback)
+        command.callback = _naming_broken_plugins(command.callback, origin)
     return command
 
 
-def _naming_broken_plugins(callback: Any) -> Any:
+def _naming_broken_plugins(callback: Any, origin: str | None) -> Any:
     @functools.wraps(callback)
     def run(*args: Any, **kwargs: Any) -> Any:
         from fitspike.plugin.registry import get_registry
 
         get_registry().records()  # the manager logs each problem once
-        return callback(*args, **kwargs)
+        try:
+            return callback(*args, **kwargs)
+        except (FitspikeError, OSError, click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            if origin is None:
+                raise
+            path = click.get_current_context().command_path.removeprefix("fitspike ")
+            raise PluginError(f"{origin} failed while running {path}: {type(error).__name__}: {error}") from error
 
     return run
 

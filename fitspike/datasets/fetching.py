@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fitspike.datasets.base import GroundTruth
+from fitspike.datasets.base import DataCard, GroundTruth
 from fitspike.datasets.cache import cache_folder
 from fitspike.datasets.truth import save_truth
 from fitspike.errors import InvalidInputError, PluginError
@@ -45,11 +45,20 @@ def native_path(name: str, *, refresh: bool = False) -> Path:
     return store(recording, truth, target, overwrite=True)
 
 
+def card_of(entry: Entry, dataset: Any) -> DataCard:
+    """Return the card of a dataset made from its entry; PluginError if its plugin fails at it."""
+    with entry.guard(f"describing {entry.name!r}"):
+        found = dataset.describe()
+    if not isinstance(found, DataCard):
+        raise PluginError(f"{entry.origin}: describe() of dataset {entry.name!r} returned a {type(found).__name__}, not a DataCard.")
+    return found
+
+
 def make(name: str, out: Path, *, seed: int = 0, settings: Mapping[str, Any] | None = None, overwrite: bool = False) -> Path:
     """Generate a synthetic dataset into the folder `out`, the truth in it as truth.npz, and return its path."""
     entry = get_registry().entry("datasets", name)
     dataset = entry.create(settings)
-    if not dataset.describe().is_synthetic:
+    if not card_of(entry, dataset).is_synthetic:
         raise InvalidInputError(f"dataset {name!r} is recorded, not generated. Use `fitspike datasets get {name}`.")
     if out.suffix == ".npz":
         raise InvalidInputError(f"{out} is no name for a folder: recording and truth are written into one. Leave .npz out.")
@@ -84,8 +93,8 @@ def _find(name: str) -> tuple[Entry, Any, str | None]:
     chosen = item if slash else None
     if hasattr(dataset, "item"):
         chosen = dataset.item(chosen).name
-    elif chosen is not None and chosen not in dataset.describe().items:
-        raise InvalidInputError(f"dataset {bare!r} has no item {chosen!r}. Items: {', '.join(dataset.describe().items) or 'none'}.")
+    elif chosen is not None and chosen not in (items := card_of(entry, dataset).items):
+        raise InvalidInputError(f"dataset {bare!r} has no item {chosen!r}. Items: {', '.join(items) or 'none'}.")
     return entry, dataset, chosen
 
 

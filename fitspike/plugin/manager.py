@@ -14,7 +14,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any
 
 import pluggy
@@ -32,6 +32,7 @@ Supports = str | Callable[..., str | None]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_HOOK_PREFIXES = ("fitspike_register_", "fitspike_fit_")
 HOOK_NAMES = tuple(name for name in vars(hookspecs) if name.startswith("fitspike_"))
 
 
@@ -68,6 +69,26 @@ class PluginRecord:
     def error(self) -> str:
         """Return all problems in one line, or an empty string."""
         return "; ".join(problem.text for problem in self.problems)
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelSupport:
+    """What a plugin's kernel says of a call; one that raises when asked, or cannot be imported, cannot run it."""
+
+    entry: Entry
+
+    def __call__(self, **facts: Any) -> str | None:
+        """Return None if the kernel can run a call with these facts, else why not."""
+        try:
+            reason = dispatch.Implementation(target=self.entry.target, **self.entry.details).reason_against(**facts)
+        except Exception as error:  # noqa: BLE001 - the reason why not is all that is asked
+            return f"{self.entry.origin} failed when asked: {_describe(error)}"
+        if reason is None:
+            try:
+                self.entry.load()
+            except PluginError as error:
+                return str(error)
+        return reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +163,7 @@ class PluginManager:
                 if returned is not None:
                     raise PluginError(f"it returned {returned!r}; a registration hook calls register(...) and returns nothing.")
                 if table == "kernels":
+                    staged = [dataclasses.replace(entry, details={**entry.details, "supports": KernelSupport(entry)}) for entry in staged]
                     _add_to_dispatch(staged)
             except KeyboardInterrupt:
                 raise
@@ -178,11 +200,34 @@ class PluginManager:
 
         builtin = self._records[BUILT_IN] = PluginRecord(BUILT_IN, "fitspike", __version__)
         self._register(builtin, defaults)
-        for point in sorted(entry_points(group=hookspecs.PROJECT), key=lambda point: point.name):
-            self._load(point)
+        found = [(point, distribution, version) for distribution, version, points in self._installed() for point in points]
+        for point, distribution, version in sorted(found, key=lambda one: one[0].name):
+            self._load(point, distribution, version)
 
-    def _load(self, point: EntryPoint) -> None:
-        distribution, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
+    def _installed(self) -> Iterator[tuple[str, str, list[EntryPoint]]]:
+        """Yield name, version and entry points of each distribution that has any in our group, the first of a name on the path.
+
+        `importlib.metadata.entry_points` would do it in one call, and raise for everyone when one distribution's files are damaged.
+        """
+        seen = set()
+        for distribution in distributions():
+            place = getattr(distribution, "_path", None)
+            label = str(getattr(place, "name", "unknown"))
+            try:
+                text = distribution.read_text("entry_points.txt") or ""
+                if f"[{hookspecs.PROJECT}]" not in text:
+                    continue
+                name, version = _named(distribution, label)
+                points = list(distribution.entry_points.select(group=hookspecs.PROJECT))
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with the files of one distribution concerns that one alone
+                record = self._records[label] = PluginRecord(label, label, "unknown")
+                self._note(record, f"its installation cannot be read: {_describe(error)}. Install it again.", error)
+                continue
+            if name not in seen:
+                seen.add(name)
+                yield name, version, points
+
+    def _load(self, point: EntryPoint, distribution: str, version: str) -> None:
         record = PluginRecord(point.name, distribution, version)
         if point.name in self._records:
             taken = self._records[point.name]
@@ -207,22 +252,31 @@ class PluginManager:
         if (problem := api_problem(getattr(module, "FITSPIKE_API", API_VERSION))) is not None:
             self._note(record, problem)
             return
-        self._register(record, module)
+        try:
+            self._register(record, module)
+        except Exception as error:  # noqa: BLE001 - looking at the attributes of an object can raise anything
+            self._note(record, f"looking for hooks in {point.value} failed: {_describe(error)}", error)
 
     def _register(self, record: PluginRecord, module: Any) -> None:
         """Hand a module's hooks to pluggy; leave nothing behind if that fails."""
-        hooks, problems, wrappers = [], [], []
+        hooks, problems, wrappers, has_optional = [], [], [], False
         for attribute in dir(module):
             options = self._pluggy.parse_hookimpl_opts(module, attribute)
             if options is None:
+                if attribute.startswith(_HOOK_PREFIXES) and callable(getattr(module, attribute)):
+                    problems.append(f"{attribute} is not marked as a hook. Put @hookimpl before it.")
                 continue
             hook = options.get("specname") or attribute
+            has_optional = has_optional or bool(options.get("optionalhook"))
             if hook not in HOOK_NAMES and not options.get("optionalhook"):
                 problems.append(f"this fitspike knows no hook {hook!r}{did_you_mean(hook, HOOK_NAMES)}")
             elif options.get("wrapper") or options.get("hookwrapper"):
                 wrappers.append(f"{hook} is a hook wrapper; fitspike calls each implementation alone. Use a plain @hookimpl.")
             elif hook in HOOK_NAMES:
                 hooks.append(hook)
+        if not (hooks or problems or wrappers or has_optional):
+            self._note(record, "it implements no hook. The entry point must name the module that holds them.")
+            return
         if wrappers:
             self._note(record, " ".join(wrappers))
             return
@@ -249,6 +303,16 @@ class PluginManager:
     def _trace(self, text: str) -> None:
         if self._trace_on and text:
             print(f"fitspike plugins: {text}", file=sys.stderr)
+
+
+def _named(distribution: Distribution, label: str) -> tuple[str, str]:
+    """Return name and version, or the folder's name and "unknown" where the metadata do not say."""
+    try:
+        metadata = distribution.metadata
+        name, version = metadata["Name"], metadata["Version"]
+    except Exception:  # noqa: BLE001 - metadata that are absent raise errors of many types, by version of Python
+        name, version = None, None
+    return name or label, version or "unknown"
 
 
 def _registrar(table: str, record: PluginRecord, staged: list[Entry]) -> Callable[..., None]:

@@ -43,6 +43,11 @@ class Entry:
         return f"{self.plugin}:{self.name}"
 
     @property
+    def all_aliases(self) -> tuple[str, ...]:
+        """Return the aliases, bare and qualified."""
+        return (*self.aliases, *(f"{self.plugin}:{alias}" for alias in self.aliases))
+
+    @property
     def origin(self) -> str:
         """Return who registered this, for error messages."""
         return f"plugin {self.plugin!r} ({self.distribution} {self.version})"
@@ -149,17 +154,16 @@ class Registry:
         return sorted(usable)
 
     def entry(self, kind: str, name: str) -> Entry:
-        """Return the entry of a bare name, an alias, or "plugin:name". A built-in's bare name always means the built-in.
+        """Return the entry of a bare name or alias, or of either behind "plugin:". A built-in's bare name always means the built-in.
 
         Raises
         ------
         AmbiguousNameError
-            If several plugins, none of them the built-ins, share a bare name; the text lists the qualified names.
+            If several plugins, none of them the built-ins, share a bare name or alias; the text lists the qualified names.
         UnknownNameError
             If there is none; the text suggests a near name, lists the known ones and says which plugins failed to load.
         """
-        found = [entry for entry in self.entries(kind) if name in (entry.name, entry.qualified_name)]
-        found = found or [entry for entry in self.entries(kind) if name in entry.aliases]
+        found = [entry for entry in self.entries(kind) if name in (entry.name, entry.qualified_name, *entry.all_aliases)]
         builtin = [entry for entry in found if entry.plugin == BUILT_IN]
         if builtin or len(found) == 1:
             return (builtin or found)[0]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fitspike.errors import InvalidInputError, PluginError, UnknownNameError
+from fitspike.plugin.kinds import KINDS
 from fitspike.plugin.registry import Entry, get_registry
 
 _MARK = "registered"
@@ -67,11 +68,21 @@ class ComponentRef:
             entry = get_registry().entry(self.kind, self.qualified_name)
         except UnknownNameError as error:
             raise PluginError(
-                f"this run used {self.kind.replace('_', ' ').removesuffix('s')} {self.qualified_name!r} of {self.distribution} "
-                f"{self.version}, which is not installed here. Install it: pip install '{self.distribution}=={self.version}'. Parameters, "
-                "scores and figures can be read without it."
+                f"this run used {KINDS[self.kind].label} {self.qualified_name!r} of {self.distribution} {self.version}, which is "
+                f"{self._why_missing()} Parameters, scores and figures can be read without it."
             ) from error
         return entry.create({name: _built(value) for name, value in self.settings.items()})
+
+    def _why_missing(self) -> str:
+        """Return in words why no plugin here registers this."""
+        record = next((one for one in get_registry().records() if one.distribution == self.distribution), None)
+        if record is None:
+            return f"not installed here. Install it: pip install '{self.distribution}=={self.version}'."
+        if record.is_disabled:
+            return "installed but disabled. Enable it: see FITSPIKE_PLUGINS and [plugins] disable in `fitspike config show`."
+        if record.problems:
+            return f"installed but failed to load: {record.error.rstrip('.')}."
+        return f"not in the installed version {record.version}. Install that of the run: pip install '{self.distribution}=={self.version}'."
 
 
 def reference_to(thing: Any, kind: str) -> ComponentRef:
@@ -102,7 +113,10 @@ def _makes(entry: Entry, thing: Any) -> bool:
             return True
         if module != kind.__module__:
             return False
-    target = entry.load()
+    try:
+        target = entry.load()
+    except PluginError:
+        return False  # incomplete or not to be imported: nothing can have been made of it
     return target is kind or type(target) is kind
 
 
