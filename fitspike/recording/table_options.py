@@ -50,3 +50,9 @@ class TableOptions:
     separator: str | None = None
     encoding: str = "utf-8-sig"
     empty_lines: str = "skip"
+
+    def __post_init__(self) -> None:
+        # A table without a header has numbered columns; from Python a number is the natural way to say one.
+        for name in ("times", "neurons", "spikes_per_neuron", "trials", "conditions", "counts"):
+            if isinstance(value := getattr(self, name), int):
+                object.__setattr__(self, name, str(value))

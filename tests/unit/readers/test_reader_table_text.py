@@ -36,6 +36,14 @@ def test_windows_line_ends_quotes_and_byte_order_mark_are_read(tmp_path):
     assert trains(load(path, times="t", neurons="unit", unit="s")) == {"1": [0.5], "2": [0.25]}
 
 
+def test_columns_without_names_are_told_by_number_or_by_its_text(tmp_path):
+    path = tmp_path / "plain.txt"
+    path.write_text("0.1 7\n0.2 8\n0.3 7\n", encoding="utf-8")
+    for columns in ({"times": 0, "neurons": 1}, {"times": "0", "neurons": "1"}):
+        recording = load(path, unit="s", **columns)
+        assert recording.neurons.ids.tolist() == ["7", "8"] and recording.train_s("7").tolist() == [0.1, 0.3]
+
+
 def test_a_missing_unit_is_an_error_that_shows_the_range(tmp_path):
     path = written(tmp_path, "neuron,time\n1,20\n2,5\n")
     with pytest.raises(ReadError, match=r"from 5 to 20, and nothing says their unit"):
