@@ -111,7 +111,7 @@ def _restore(
     training.step, training.epoch = int(arrays["counter/step"]), int(arrays["counter/epoch"])
     training.position, training.n_summed = int(arrays["counter/position"]), int(arrays["counter/n_summed"])
     training.sums = {name: float(value) for name, value in _under(arrays, "sum").items()}
-    training.watch = Watch.from_arrays(_under(arrays, "watch"))
+    training.watch.restore(_under(arrays, "watch"))
     with torch.no_grad():
         for name, tensor in training.raw.items():
             tensor.copy_(torch.as_tensor(np.array(arrays[f"raw/{name}"])))

@@ -37,17 +37,25 @@ class StopRule:
 
 @dataclass
 class Watch:
-    """The best value of the watched loss so far and for how many log points it has not improved."""
+    """The best value of the watched loss so far and for how many log points it has not improved.
 
+    A loss of changing batches is noisy, and one lucky batch would hide all later progress; what is watched is therefore the mean of the
+    last `window` log points. A window of 1 is right for a loss that is always taken on the same data.
+    """
+
+    window: int = 1
     best: float = math.inf
     n_stale: int = 0
+    recent: tuple[float, ...] = ()
 
     def update(self, value: float, rule: StopRule) -> bool:
-        """Note the loss of a log point and return whether it is a new best."""
-        is_better = value < self.best - rule.min_improvement * abs(self.best) if math.isfinite(self.best) else value < self.best
+        """Note the loss of a log point and return whether the watched mean is a new best."""
+        self.recent = (*self.recent, value)[-self.window :]
+        mean = sum(self.recent) / len(self.recent)
+        is_better = mean < self.best - rule.min_improvement * abs(self.best) if math.isfinite(self.best) else mean < self.best
         self.n_stale = 0 if is_better else self.n_stale + 1
         if is_better:
-            self.best = value
+            self.best = mean
         return is_better
 
     def is_plateau(self, rule: StopRule) -> bool:
@@ -55,13 +63,13 @@ class Watch:
         return rule.patience > 0 and self.n_stale >= rule.patience
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the watch as arrays, for a checkpoint."""
-        return {"best": np.array(self.best), "n_stale": np.array(self.n_stale)}
+        """Return what changes as arrays, for a checkpoint."""
+        return {"best": np.array(self.best), "n_stale": np.array(self.n_stale), "recent": np.array(self.recent, dtype=np.float64)}
 
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Watch:
-        """Return the watch that `arrays` gave."""
-        return cls(float(arrays["best"]), int(arrays["n_stale"]))
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over what `arrays` gave."""
+        self.best, self.n_stale = float(arrays["best"]), int(arrays["n_stale"])
+        self.recent = tuple(arrays["recent"].tolist())
 
 
 def limit_reached(step: int, rule: StopRule) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from fitspike.learning.batches import cut_long_trials, ordered_chunks
 from fitspike.learning.checkpoint import Training, copy_raw, restore
 from fitspike.learning.checkpoint import to_arrays as to_checkpoint
 from fitspike.learning.optimisers import learning_rate_at, make_optimiser
-from fitspike.learning.stopping import StopRule, is_finite, limit_reached
+from fitspike.learning.stopping import StopRule, Watch, is_finite, limit_reached
 from fitspike.losses.total import WeightedLosses
 from fitspike.models.base import Model, SolverContext, SolverReport
 from fitspike.params import ParamSpec, constrain, to_arrays, to_raw
@@ -37,7 +37,8 @@ class TrainSettings:
     optimiser, learning_rate, optimiser_options : an optimiser of torch.optim by name
     schedule, final_fraction : "cosine" from the learning rate to that fraction of it over the steps, or "constant"
     clip_norm : longest direction, over all parameters together; longer ones are shortened
-    patience, min_improvement : log points without that relative improvement which make a plateau
+    patience, min_improvement : log points without that relative improvement which make a plateau; of the training loss, the mean over
+        the last `patience` log points is watched
     validation_fraction : part of the training data set aside, in blocks, to watch for the plateau and to choose the parameters kept;
         0 watches the training loss and keeps the last parameters
     log_every : steps per log point
@@ -118,6 +119,8 @@ class _Run:
         settings: TrainSettings,
         context: SolverContext,
     ) -> None:
+        if context.backend != "auto" and is_dataclass(model) and getattr(model, "backend", None) == "auto":
+            model = replace(model, backend=context.backend)
         self.model, self.specs, self.settings, self.context = model, specs, settings, context
         self.transforms = tuple(transforms)
         self.stop = StopRule(context.max_steps or DEFAULT_MAX_STEPS, context.deadline_s, settings.patience, settings.min_improvement)
@@ -142,7 +145,8 @@ class _Run:
         optimiser = make_optimiser(settings.optimiser, tensors, settings.learning_rate, settings.optimiser_options)
         stream = context.stream.child("transforms")
         states = [transform.init(self.specs, raw, stream.child(f"{i}/init")) for i, transform in enumerate(self.transforms)]
-        training = Training(raw, optimiser, states)
+        window = 1 if self.validation is not None else max(1, settings.patience)
+        training = Training(raw, optimiser, states, watch=Watch(window))
         if context.resume is not None:
             restore(training, self.trained, self.bound, context.resume, self._carry_template)
         return training

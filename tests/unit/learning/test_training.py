@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import optimize, special
 
-from fitspike.errors import InvalidInputError, RunFolderError, UnknownNameError
+from fitspike.errors import BackendError, InvalidInputError, RunFolderError, UnknownNameError
 from fitspike.learning.bptt import BPTT
 from fitspike.learning.trainer import TrainSettings, train
 from fitspike.losses.likelihood import NegativeLogLikelihood
@@ -17,9 +17,9 @@ from fitspike.losses.priors import L2
 from fitspike.models.base import SolverContext
 from fitspike.models.spiking_network import SpikingNetwork
 from fitspike.neurons.srm import SRM
-from fitspike.params import initial_params, to_tensors
+from fitspike.params import ParamSpec, initial_params, to_tensors
 from fitspike.recording.binned import SpikeChunk
-from fitspike.recording.recording import Recording
+from fitspike.recording.recording import Recording, Signal
 from fitspike.rng import Stream
 
 NLL = {"nll": (NegativeLogLikelihood(), 1.0)}
@@ -51,9 +51,10 @@ class Log:
         return dict(np.load(self.checkpoints[step], allow_pickle=False))
 
 
-def run(model, binned, *, losses=NLL, transforms=(), log=None, resume=None, max_steps=40, deadline_s=None, init=None, **settings):
+def run(model, binned, *, losses=NLL, transforms=(), log=None, resume=None, max_steps=40, deadline_s=None, **settings):
     specs = model.param_specs(binned.info())
     log = log or Log()
+    init, backend = settings.pop("init", None), settings.pop("backend", "auto")
     context = SolverContext(
         init=initial_params(specs, Stream(0, "init"), init),
         stream=Stream(0, "fit"),
@@ -62,6 +63,7 @@ def run(model, binned, *, losses=NLL, transforms=(), log=None, resume=None, max_
         resume=resume,
         max_steps=max_steps,
         deadline_s=deadline_s,
+        backend=backend,
     )
     return train(model, specs, binned, losses, BPTT(), transforms, TrainSettings(**settings), context)
 
@@ -260,3 +262,42 @@ def test_couplings_of_a_simulated_network_are_recovered():
     slope = (fitted[off] @ true[off]) / (true[off] @ true[off])
     assert 0.9 < slope < 1.1
     np.testing.assert_allclose(params["bias"], truth["bias"], atol=0.3)
+
+
+def test_signals_of_any_unit_are_standardised_by_the_training_data():
+    """The filter of a signal in thousands of its unit is found as that of a standardised one; without, Adam would not get there."""
+    rng = np.random.default_rng(0)
+    standard = rng.normal(size=(3000, 1))
+    spikes = rng.random((1, 3000, 1)) < special.expit(-2.0 + 1.5 * standard)
+    recording = Recording.from_counts(spikes.astype(int), dt_ms=1.0)
+    recording = recording.attach(signals={"position": Signal(5e4 + 2e3 * standard, sampling_rate_hz=1000.0, start_ns=0)})
+    model = SpikingNetwork(neuron=SRM(post_spike_tau_ms=()), coupling_ms=0.0)
+    params, _ = run(model, recording.bin(), max_steps=300, learning_rate=0.05)
+    np.testing.assert_allclose(params["signal_offset"], 5e4 + 2e3 * standard.mean(), rtol=1e-5)
+    np.testing.assert_allclose(params["signal_scale"], 2e3 * standard.std(), rtol=1e-3)
+    # three standard errors of a logistic regression on this many bins are about 0.25
+    np.testing.assert_allclose(params["signal"].item(), 1.5 * standard.std(), atol=0.25)
+    np.testing.assert_allclose(params["bias"].item(), -2.0 + 1.5 * standard.mean(), atol=0.25)
+
+
+class Memoryless:
+    """A neuron known by its step alone: a bias and the current."""
+
+    name, current_unit, citation = "memoryless", "1", ()
+
+    def param_specs(self, n_neurons):
+        return {"bias": ParamSpec((n_neurons,), "1", init=-2.0, axes=("neuron",))}
+
+    def init_state(self, params, n_trials):
+        return ()
+
+    def step(self, params, state, current, spikes, dt_ms):
+        return (), params["bias"] + current
+
+
+def test_explicit_backend_of_the_fit_reaches_the_rollout():
+    """Compiled loops cannot run a neuron known by its step alone: a backend that was passed on refuses, one that was lost would train."""
+    model = SpikingNetwork(neuron=Memoryless())
+    run(model, random_binned(2, 20, 2), max_steps=1)
+    with pytest.raises(BackendError, match="numba"):
+        run(model, random_binned(2, 20, 2), max_steps=1, backend="numba")
