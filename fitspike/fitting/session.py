@@ -27,8 +27,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Session:
     """One run in progress; entered as a context.
 
-    Inside, a first SIGINT or SIGTERM only sets a flag: the computation stores a checkpoint at its next step and is stopped there by a
-    KeyboardInterrupt. A second one stops it at once. Signals are left alone outside the main thread, where Python cannot set handlers.
+    Inside, a first SIGINT or SIGTERM during the fit only sets a flag: the solver stores a checkpoint at its next step and is stopped there
+    by a KeyboardInterrupt. A second one, and any one in another stage, which has no state to store, stops at once. Signals are left alone
+    outside the main thread, where Python cannot set handlers.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Session:
         self._undo.callback(logger.removeHandler, log)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.is_interrupted:
+        if self.is_interrupted or self.stage != "fit":
             raise KeyboardInterrupt
         self.is_interrupted = True
         self.progress.say(f"{signal.Signals(number).name} received: storing the state and stopping. Once more stops at once.")

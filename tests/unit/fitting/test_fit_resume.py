@@ -113,6 +113,22 @@ def test_a_signal_stores_the_state_and_stops(counts_recording, steady_rate, tmp_
     assert same(fit(counts_recording, steady_rate(shift=0.0), tmp_path / "run", resume=True), whole)
 
 
+def test_a_signal_while_scoring_stops_at_once(counts_recording, steady_rate, tmp_path, monkeypatch):
+    """Scoring has no state to store: there is nothing to wait for."""
+    from fitspike.fitting import pipeline
+
+    def long_scoring(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("went on after the signal")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "judge", long_scoring)
+        with pytest.raises(FitInterrupted, match="in stage 'score'"):
+            fit(counts_recording, steady_rate(shift=0.0), tmp_path / "run")
+    resumed = fit(counts_recording, steady_rate(shift=0.0), tmp_path / "run", resume=True)
+    assert resumed.scores["n_bins"] == 600
+
+
 def test_other_settings_or_data_are_not_resumed(counts_recording, steady_rate, killed, tmp_path):
     with pytest.raises(killed):
         fit(counts_recording, steady_rate(shift=0.0), tmp_path / "run", callbacks=[kill_after(3, killed())])
