@@ -114,9 +114,9 @@ class HasSelection(Protocol):
     def select(self, binned: BinnedSpikes, context: SolverContext) -> tuple[Model, Mapping[str, Any]]:
         """Return the model with every open setting fixed, and the table of what was tried (JSON-able).
 
-        The table's key "candidates" lists one mapping per candidate, for the report and its figure: "label" (the terms, in words), "score"
-        (bits per spike on the validation folds, or None), "error" (its standard error, or None), "penalty" (a number, or None) and
-        "is_chosen".
+        The table's key "rows" lists one mapping per candidate, in the order tried, for the report and its figure: "stage" (what was being
+        chosen), "settings" (the values tried, by name), "bits_per_spike" (over the validation folds), "folds" (each fold's) and "taken".
+        "method" says in words how the folds were made.
         """
         ...
 

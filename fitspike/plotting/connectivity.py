@@ -148,7 +148,8 @@ def draw_stimulus_filters(lag_ms: np.ndarray, filters: np.ndarray, name: str, ne
         figure.colorbar(image, ax=axes, shrink=0.7, extend="both").set_label("change of log rate", fontsize=8)
     for one in axes.ravel()[len(chosen) :]:
         one.set_axis_off()
-    figure.supxlabel(f"lag of {name} (ms); negative: the signal's future", fontsize=9)
+    ahead = "; negative: the signal's future" if np.min(lag_ms) < 0 else ""
+    figure.supxlabel(f"lag of {name} (ms){ahead}", fontsize=9)
     figure.supylabel("channel" if as_image else "change of log rate", fontsize=9)
     return figure
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -245,7 +245,7 @@ def _stimulus_filters(run: RunFiles) -> list[Drawing]:
     return [
         Drawing(
             f"filters-{name}",
-            f"Filters of {name} for the neurons it drives most.",
+            f"Filters of {'the other neurons’ summed activity' if name == 'population' else name} for the neurons it drives most.",
             lambda name=name: connectivity.draw_stimulus_filters(found[f"{name}_lag_ms"], found[name], name, run.neuron_ids),
         )
         for name in names
@@ -253,37 +253,50 @@ def _stimulus_filters(run: RunFiles) -> list[Drawing]:
     ]
 
 
-def selection_rows(selection: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the candidates of a selection table, each with label, score, error, penalty (or None) and is_chosen."""
-    rows = []
-    for row in selection.get("candidates", ()):
-        rows.append(
+def selection_rows(selection: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the candidates of a selection table, each with stage, label (the settings that vary in the stage), score, folds, is_taken."""
+    rows = list(selection.get("rows", ()))
+    values: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        for name, value in row.get("settings", {}).items():
+            values.setdefault((row.get("stage", ""), name), set()).add(str(value))
+    out = []
+    for row in rows:
+        stage, settings = row.get("stage", ""), row.get("settings", {})
+        varying = {name: value for name, value in settings.items() if len(values[stage, name]) > 1} or settings
+        out.append(
             {
-                "label": str(row.get("label", "")),
-                "score": row.get("score"),
-                "error": row.get("error"),
-                "penalty": row.get("penalty"),
-                "is_chosen": bool(row.get("is_chosen", False)),
+                "stage": str(stage),
+                "label": ", ".join(f"{name} {_short(value)}" for name, value in varying.items()) or "as given",
+                "score": row.get("bits_per_spike"),
+                "folds": list(row.get("folds") or ()),
+                "is_taken": bool(row.get("taken", False)),
             }
         )
-    return rows
+    return out
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def _selection(run: RunFiles) -> Drawing | None:
-    rows = [row for row in selection_rows(dict(run.selection)) if row["score"] is not None]
+    rows = [row for row in selection_rows(run.selection) if row["score"] is not None]
     if len(rows) < 2:
         return None
-    number = [np.nan if row["penalty"] is None else float(row["penalty"]) for row in rows]
-    chosen = next((i for i, row in enumerate(rows) if row["is_chosen"]), None)
+    n_folds = max(1, *(len(row["folds"]) for row in rows))
+    folds = np.array([[_number(value) for value in row["folds"]] + [np.nan] * (n_folds - len(row["folds"])) for row in rows])
     return Drawing(
         "selection",
-        "What was tried on the training data alone, in blocked folds, before the settings were fixed.",
+        "What was tried on the training data alone before the settings were fixed: "
+        + (str(run.selection.get("method")) or "cross-validation")
+        + ".",
         lambda: learning_curve.draw_selection(
+            [row["stage"] for row in rows],
             [row["label"] for row in rows],
             np.array([row["score"] for row in rows], dtype=np.float64),
-            np.array([np.nan if row["error"] is None else row["error"] for row in rows], dtype=np.float64),
-            chosen,
-            penalty=None if np.isnan(number).any() else np.array(number),
+            folds,
+            np.array([row["is_taken"] for row in rows]),
         ),
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fitspike.plotting.style import DATA, MODEL, NEUTRAL, SERIES, new_figure, note, styled
+from fitspike.plotting.style import DATA, FAINT, MODEL, NEUTRAL, SERIES, new_figure, note, styled
 
 
 @styled
@@ -40,46 +40,33 @@ def draw_learning_curve(step: np.ndarray, terms: Mapping[str, np.ndarray], wall_
 
 
 @styled
-def draw_selection(
-    labels: Sequence[str], score: np.ndarray, error: np.ndarray | None, chosen: int | None, *, penalty: np.ndarray | None = None
-) -> Figure:
-    """Return the cross-validated score of every candidate tried on the training data, the chosen one marked.
+def draw_selection(stages: Sequence[str], labels: Sequence[str], score: np.ndarray, folds: np.ndarray, is_taken: np.ndarray) -> Figure:
+    """Return the validation score of every candidate in the order tried, stage by stage; what was taken is filled.
 
     Parameters
     ----------
-    labels : one for each candidate; candidates of equal label form one line over the penalty
-    score, error : ndarray, (n_candidates,)
-        Held-out bits per spike of the validation folds and its standard error.
-    chosen : int or None
-    penalty : ndarray, (n_candidates,), optional
-        Strength of the penalty, drawn on a logarithmic axis. Without it, or where it never varies, one bar a candidate.
+    stages, labels : text for each candidate: what was being chosen, and the values tried
+    score : ndarray, (n_candidates,)
+        Bits per spike over the validation folds.
+    folds : ndarray, (n_candidates, n_folds)
+        The same for each fold, NaN where unknown; small ticks.
+    is_taken : ndarray of bool, (n_candidates,)
     """
-    score = np.asarray(score, np.float64)
-    spread = np.zeros(len(score)) if error is None else np.nan_to_num(np.asarray(error, np.float64))
-    names = list(dict.fromkeys(labels))
-    has_path = penalty is not None and len(np.unique(np.asarray(penalty)[np.isfinite(score)])) > 1
-    if has_path:
-        figure, axes = new_figure(1, 1, height_in=3.1, width_in=6.4)
-        one = axes[0, 0]
-        floor = np.min(penalty[penalty > 0]) / 10 if (penalty > 0).any() else 1.0
-        for number, name in enumerate(names):
-            rows = np.flatnonzero((np.array(labels) == name) & np.isfinite(score))
-            rows = rows[np.argsort(penalty[rows])]
-            colour = SERIES[number % len(SERIES)]
-            one.errorbar(np.maximum(penalty[rows], floor), score[rows], yerr=spread[rows], color=colour, marker="o", ms=3.5, elinewidth=0.8,
-                         label=name, capsize=2)  # fmt: skip
-        if chosen is not None:
-            one.plot(max(penalty[chosen], floor), score[chosen], "o", ms=11, mfc="none", mec="black", mew=1.4, label="chosen")
-        one.set_xscale("log")
-        one.set(xlabel="penalty" + (" (leftmost: none)" if (penalty == 0).any() else ""), ylabel="bits per spike, validation folds")
-        one.legend(loc="best")
-        return figure
-    order = np.argsort(np.where(np.isfinite(score), score, -np.inf), kind="stable")
-    figure, axes = new_figure(1, 1, height_in=0.8 + 0.22 * max(len(score), 2), width_in=6.4)
+    score, is_taken = np.asarray(score, np.float64), np.asarray(is_taken, bool)
+    n = len(score)
+    figure, axes = new_figure(1, 1, height_in=0.9 + 0.21 * max(n, 2), width_in=7.2)
     one = axes[0, 0]
-    colours = [MODEL if i == chosen else DATA for i in order]
-    one.barh(np.arange(len(order)), np.nan_to_num(score[order]), xerr=spread[order], color=colours, height=0.7, ecolor="black", alpha=0.85)
-    one.set_yticks(np.arange(len(order)), [labels[i] + (" (chosen)" if i == chosen else "") for i in order], fontsize=8)
-    one.axvline(0, color="black", lw=0.8)
-    one.set(xlabel="bits per spike, validation folds")
+    row = np.arange(n)
+    for i in row:
+        one.plot(folds[i], np.full(folds.shape[1], i), "|", color=NEUTRAL, ms=7, mew=0.9)
+    one.plot(score[~is_taken], row[~is_taken], "o", mfc="white", mec=DATA, mew=1.3, ms=6)
+    one.plot(score[is_taken], row[is_taken], "o", color=MODEL, ms=7)
+    starts = [i for i in row if i == 0 or stages[i] != stages[i - 1]]
+    for start, stop in zip(starts, [*starts[1:], n], strict=True):
+        if start:
+            one.axhline(start - 0.5, color=FAINT, lw=0.8)
+        middle = (start + stop - 1) / 2
+        one.text(1.01, middle, stages[start], transform=one.get_yaxis_transform(), va="center", fontsize=8, color=NEUTRAL)
+    one.set_yticks(row, labels, fontsize=7.5)
+    one.set(ylim=(n - 0.4, -0.6), xlabel="bits per spike on validation folds (ticks: each fold; filled: taken)")
     return figure

@@ -99,11 +99,12 @@ def run_folder(tmp_path_factory) -> Path:
         },
         "simulation": compare_summaries(recorded, simulated),
         "selection": {
-            "candidates": [
-                {"label": terms, "score": 0.2 + 0.02 * i, "error": 0.01, "penalty": penalty, "is_chosen": terms == "history" and i == 2}
-                for terms in ("history", "history + coupling")
-                for i, penalty in enumerate((0.0, 0.1, 1.0))
-            ]
+            "method": "3 folds, blocked by time",
+            "rows": [
+                {"stage": stage, "settings": {name: value}, "bits_per_spike": 0.2 + 0.02 * i, "folds": [0.19, 0.21, 0.2], "taken": i == 1}
+                for stage, name in (("own history", "history_ms"), ("coupling ridge", "ridge_coupling"))
+                for i, value in enumerate((0.0, 30.0))
+            ],
         },
         "checks": {"findings": [{"level": "warning", "name": "duplicates", "text": "3 duplicate spikes.", "neurons": []}]},
     }

@@ -92,12 +92,17 @@ def test_psth_shows_the_clearest_neurons_with_ceiling():
     assert top > recorded[..., 4].max()  # no peak is cut off
 
 
-def test_selection_marks_the_chosen_candidate_on_a_penalty_path():
-    score = np.array([0.1, 0.3, 0.2])
-    figure = learning_curve.draw_selection(["terms"] * 3, score, None, 1, penalty=np.array([0.0, 1.0, 10.0]))
-    chosen = [line for line in figure.axes[0].lines if line.get_label() == "chosen"]
-    assert chosen[0].get_xydata().tolist() == [[1.0, 0.3]]
-    assert "penalty" in texts(figure) and "bits per spike" in texts(figure)
+def test_selection_shows_candidates_in_order_and_fills_what_was_taken():
+    score = np.array([0.1, 0.3, 0.2, 0.35])
+    folds = score[:, None] + np.array([-0.01, 0.01])
+    figure = learning_curve.draw_selection(
+        ["history", "history", "ridge", "ridge"], list("abcd"), score, folds, np.array([0, 1, 0, 1], bool)
+    )
+    axes = figure.axes[0]
+    taken = [line.get_xydata().tolist() for line in axes.lines if line.get_color() == style.MODEL]
+    assert taken == [[[0.3, 1.0], [0.35, 3.0]]]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first candidate at the top
+    assert [text.get_text() for text in axes.texts] == ["history", "ridge"]
 
 
 def test_a_run_folder_gives_every_figure(run_folder):
