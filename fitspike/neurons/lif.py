@@ -25,7 +25,7 @@ class EscapeLIF:
     V_t - E = exp(-dt / tau_m) (V_{t-1} - E - (threshold - E) z_{t-1}) + current_t    reset "subtract"
     drive_t = (V_t - threshold) / softness
 
-    Neuronal Dynamics section 5.1 (integration, solved exactly over one bin for an input that jumps at its start) with section 9.1
+    Neuronal Dynamics section 1.3 (integration, solved exactly over one bin for an input that jumps at its start) with section 9.1
     (escape noise). `current` is the jump of the voltage in mV per bin; a constant current I holds the voltage at E + I / (1 - exp(-dt /
     tau_m)). For `refractory_ms`, rounded to whole bins, after a spike the neuron cannot spike; its voltage integrates meanwhile.
     """
@@ -33,7 +33,7 @@ class EscapeLIF:
     name: ClassVar[str] = "lif"
     current_unit: ClassVar[str] = "mV"
     citation: ClassVar[Citation] = Citation(
-        "Gerstner, Kistler, Naud, Paninski 2014, Neuronal Dynamics, Cambridge University Press, sections 5.1 and 9.1",
+        "Gerstner, Kistler, Naud, Paninski 2014, Neuronal Dynamics, Cambridge University Press, sections 1.3 and 9.1",
         title="Neuronal Dynamics: From Single Neurons to Networks and Models of Cognition",
         year="2014",
     )
