@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fitspike.kernels.point_process import FilterState, likelihood_gradient
+from fitspike.models.glm_parallel import in_threads
 from fitspike.models.glm_problem import Problem
 from fitspike.rng import Stream
 
@@ -24,15 +25,25 @@ def sampled_information(
     equal. Drawing is systematic: one random offset per target.
     """
     sample = _draw(problem, rows, targets, n_samples, stream)
-    for target, (bins, weight) in zip(targets, sample, strict=True):
-        information = np.zeros((rows.shape[1], rows.shape[1]))
-        size = max(256, _ROW_VALUES // (rows.shape[1] + problem.layout.n_neurons))
-        for first in range(0, len(bins), size):
-            part = slice(first, first + size)
-            design = problem.design(problem.features(bins[part], dtype="float32"), int(target))
-            design *= np.sqrt(weight[part], dtype=np.float32)[:, None]
-            information += design.T @ design
-        yield information, float(weight.sum() ** 2 / max((weight**2).sum(), 1e-300))
+
+    def of_one(number: int) -> tuple[np.ndarray, float]:
+        return _information(problem, int(targets[number]), *sample[number])
+
+    for first in range(0, len(targets), problem.threads):  # few at once, each is a matrix of all weights
+        yield from in_threads(of_one, range(first, min(first + problem.threads, len(targets))), problem.threads)
+
+
+def _information(problem: Problem, target: int, bins: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return one target's information matrix from weighted bins, and how many equal samples they are worth."""
+    n_weights = problem.layout.n_weights
+    information = np.zeros((n_weights, n_weights))
+    size = max(256, _ROW_VALUES // (n_weights + problem.layout.n_neurons))
+    for first in range(0, len(bins), size):
+        part = slice(first, first + size)
+        design = problem.design(problem.features(bins[part], dtype="float32"), target)
+        design *= np.sqrt(weight[part], dtype=np.float32)[:, None]
+        information += design.T @ design
+    return information, float(weight.sum() ** 2 / max((weight**2).sum(), 1e-300))
 
 
 def _draw(problem: Problem, rows: np.ndarray, targets: np.ndarray, n_samples: int, stream: Stream) -> list[tuple[np.ndarray, np.ndarray]]:

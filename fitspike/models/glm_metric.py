@@ -9,6 +9,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from fitspike.models.glm_covariates import summed_counts
 from fitspike.models.glm_information import sampled_information
+from fitspike.models.glm_parallel import in_threads
 from fitspike.models.glm_problem import Problem
 from fitspike.rng import Stream
 
@@ -79,10 +80,13 @@ def make_metric(problem: Problem, targets: np.ndarray) -> Metric:
     columns = history.columns if history is not None else slice(0, 0)
     if n * n_weights**2 * 8 <= _INVERSE_BYTES:
         own = np.zeros((n, n_weights, n_weights))
-        for i in range(n):
+
+        def invert(i: int) -> None:
             keep = np.flatnonzero(free[i])
             at = place[i, keep]
             own[i][np.ix_(keep, keep)] = _inverse(n_spikes[i] * matrix[np.ix_(at, at)] + np.diag(ridge[i, keep]))
+
+        in_threads(invert, range(n), problem.threads)
         return Metric(own, None, None, columns, n_spikes, free)
     keep = np.ones(n_weights, dtype=bool)
     keep[columns] = False
@@ -97,14 +101,25 @@ def make_metric(problem: Problem, targets: np.ndarray) -> Metric:
     return Metric(None, shared, blocks, columns, n_spikes, free)
 
 
+def n_metric_samples(n_weights: int) -> int:
+    """Return from how many bins the metric of one target is renewed."""
+    return max(_SAMPLES_PER_WEIGHT * n_weights, _LEAST_SAMPLES)
+
+
 def renewed(problem: Problem, metric: Metric, rows: np.ndarray, targets: np.ndarray, at: np.ndarray, stream: Stream) -> None:
     """Put the information at `rows` (len(at), n_weights), from a sample of bins, into the metric of the targets numbered `at`."""
     assert metric.own is not None
-    n_samples = max(_SAMPLES_PER_WEIGHT * rows.shape[1], _LEAST_SAMPLES)
+    n_samples = n_metric_samples(rows.shape[1])
     for number, (information, _) in zip(at, sampled_information(problem, rows, targets[at], n_samples, stream), strict=True):
+        metric.own[number] = information + np.diag(problem.ridge[targets[number]])
+
+    def invert(number: int) -> None:
         keep = np.flatnonzero(metric.free[number])
-        matrix = information[np.ix_(keep, keep)] + np.diag(problem.ridge[targets[number], keep])
-        metric.own[number][np.ix_(keep, keep)] = _inverse(matrix)
+        inverse = _inverse(metric.own[number][np.ix_(keep, keep)])
+        metric.own[number] = 0.0
+        metric.own[number][np.ix_(keep, keep)] = inverse
+
+    in_threads(invert, at, problem.threads)
 
 
 def _same_basis(one, other) -> bool:
@@ -121,20 +136,28 @@ def _mean_outer_product(problem: Problem, n_features: int, is_same: bool) -> np.
     """
     total = summed_counts(problem.binned)
     mean = total.mean() or 1.0
-    gram, weight_sum = np.zeros((n_features, n_features)), 0.0
-    for span in _sampled_spans(problem, n_features):
-        parts = problem.features(span, dtype="float32")
-        columns = [np.ones((len(span), 1), np.float32), parts["covariates"]]
-        if "coupling" in parts:
-            columns.append(parts["coupling"].reshape(len(span), -1))
-        if "history" in parts and not is_same:
-            columns.append(parts["history"].reshape(len(span), -1))
-        features = np.concatenate(columns, axis=1)
-        weight = (0.5 + 0.5 * total[span.start : span.stop] / mean) * problem.binned.scored[span.start : span.stop]
-        features *= np.sqrt(weight, dtype=np.float32)[:, None]
-        gram += features.T @ features
-        weight_sum += weight.sum()
-    return gram / max(weight_sum, 1.0)
+
+    def summed(spans: list[range]) -> tuple[np.ndarray, float]:
+        gram, weight_sum = np.zeros((n_features, n_features)), 0.0
+        for span in spans:
+            parts = problem.features(span, dtype="float32")
+            columns = [np.ones((len(span), 1), np.float32), parts["covariates"]]
+            if "coupling" in parts:
+                columns.append(parts["coupling"].reshape(len(span), -1))
+            if "history" in parts and not is_same:
+                columns.append(parts["history"].reshape(len(span), -1))
+            features = np.concatenate(columns, axis=1)
+            weight = (0.5 + 0.5 * total[span.start : span.stop] / mean) * problem.binned.scored[span.start : span.stop]
+            features *= np.sqrt(weight, dtype=np.float32)[:, None]
+            gram += features.T @ features
+            weight_sum += weight.sum()
+        return gram, weight_sum
+
+    spans = _sampled_spans(problem, n_features)
+    grams, weight_sums = zip(
+        *in_threads(summed, [spans[i :: problem.threads] for i in range(problem.threads)], problem.threads), strict=True
+    )
+    return sum(grams) / max(sum(weight_sums), 1.0)
 
 
 def _sampled_spans(problem: Problem, n_features: int) -> list[range]:
