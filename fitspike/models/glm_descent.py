@@ -14,10 +14,11 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from fitspike.models.glm_metric import Metric, renewed
+from fitspike.models.glm_parallel import in_threads
 from fitspike.models.glm_problem import Problem
 from fitspike.rng import Stream
 
-_PASSES_PER_METRIC = 7
+_PASSES_PER_LOOK = 7
 _SUFFICIENT = 1e-4  # Armijo's constant (Nocedal & Wright 2006, Numerical Optimization, 2nd ed., Algorithm 3.1)
 _SMALLEST_STEP = 1e-6
 _NOISE = {"float64": 1e-13, "float32": 3e-8}  # relative rounding error of an objective
@@ -46,8 +47,11 @@ class Direction(Protocol):
 class QuasiNewton:
     """L-BFGS (Nocedal & Wright 2006, Algorithm 7.4) with a target's metric as initial inverse Hessian."""
 
-    def __init__(self, problem: Problem, targets: np.ndarray, metric: Metric, stream: Stream) -> None:
+    def __init__(
+        self, problem: Problem, targets: np.ndarray, metric: Metric, stream: Stream, *, tolerance: np.ndarray, renewal_passes: float
+    ) -> None:
         self.problem, self.targets, self.metric, self.stream = problem, targets, metric, stream
+        self.tolerance, self.renewal_passes = tolerance, renewal_passes
 
     def restore(self, state: State) -> None:
         """Renew the metric as it had been renewed when `state` was stored."""
@@ -55,12 +59,25 @@ class QuasiNewton:
             self._renew(np.flatnonzero(state["renewed_at"] == step), state, int(step))
 
     def prepare(self, state: State) -> None:
-        """Renew the metric of targets that are still open after some passes: where rates vary much the first one is a poor Hessian."""
-        step = int(state["n_passes"][0])
-        if self.metric.own is None or step - int(state["last_renewal"][0]) < _PASSES_PER_METRIC:
+        """Renew the metric of slow targets now and then: where rates vary much the first one is a poor Hessian.
+
+        A target is slow if, at the rate at which its expected decrease has shrunk since the last look, it needs more passes until it is
+        below `tolerance` than a renewal costs, `renewal_passes`.
+        """
+        step, decrease = int(state["n_passes"][0]), state["decrement"]
+        n_passes = step - int(state["last_look"][0])
+        if self.metric.own is None or n_passes not in (1, _PASSES_PER_LOOK):
             return
-        at = np.flatnonzero(state["is_open"])
-        state["renewed_at"][at], state["last_renewal"][0] = step, step
+        if n_passes > 1:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                shrinkage = np.log(state["looked_at_decrement"] / decrease) / (n_passes - 1)
+                n_left = np.log(decrease / self.tolerance) / np.maximum(shrinkage, 0.0)
+            at = np.flatnonzero(state["is_open"] & ~(n_left <= self.renewal_passes))
+            state["last_look"][0] = step
+        state["looked_at_decrement"] = decrease.copy()
+        if n_passes == 1 or not at.size:
+            return
+        state["renewed_at"][at] = step
         state["metric_rows"][at] = state["rows"][at]
         self._renew(at, state, step)
 
@@ -122,8 +139,12 @@ class Newton:
             part = slice(first, first + size)
             objective[part], gradient[part], hessian = self.problem.newton_parts(rows[part], self.targets[at[part]])
             gradient[part] *= self.free[at[part]]
-            for i, number in enumerate(at[part]):
-                self._solved[int(number)] = newton_step(hessian[i], gradient[first + i], self.free[number])
+
+            def solve(i: int, first=first, hessian=hessian) -> np.ndarray:
+                return newton_step(hessian[i], gradient[first + i], self.free[at[first + i]])
+
+            steps = in_threads(solve, range(len(hessian)), self.problem.threads)
+            self._solved.update(zip(at[part].tolist(), steps, strict=True))
         return objective, gradient
 
     def direction(self, state: State, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -170,7 +191,8 @@ def start_state(rows: np.ndarray, n_pairs: int) -> State:
         "n_passes": np.zeros(1, dtype=np.int64),
         "metric_rows": np.zeros((n if n_pairs else 0, n_weights)),
         "renewed_at": np.zeros(n, dtype=np.int64),
-        "last_renewal": np.zeros(1, dtype=np.int64),
+        "last_look": np.zeros(1, dtype=np.int64),
+        "looked_at_decrement": np.full(n, np.inf),
     }
 
 

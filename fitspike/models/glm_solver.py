@@ -14,7 +14,7 @@ from fitspike.models.glm_covariates import fixed_numbers
 from fitspike.models.glm_descent import Direction, Newton, QuasiNewton, State, descend, start_state
 from fitspike.models.glm_errors import standard_errors
 from fitspike.models.glm_layout import Layout
-from fitspike.models.glm_metric import make_metric
+from fitspike.models.glm_metric import make_metric, n_metric_samples
 from fitspike.models.glm_problem import Problem
 from fitspike.models.glm_proximal import Proximal
 from fitspike.models.glm_regulation import training_ceiling
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 _N_PAIRS = 8
 _SINGLE_FROM = 1_000_000  # bins times targets from which passes over the data run in float32
-# Rough costs on one core, to choose between methods: seconds per multiply-add of a matrix product, per multiply-add at a spike, and per
-# expected count; passes that each method usually takes.
-_S_PRODUCT, _S_SPIKE, _S_EXPECTED = 5e-11, 2e-10, 4e-9
+# Rough costs on one core, to choose between methods: seconds per multiply-add of a matrix product, per multiply-add at a spike, per
+# expected count, and per expected count that bins are drawn by; passes that each method usually takes.
+_S_PRODUCT, _S_SPIKE, _S_EXPECTED, _S_DRAWN = 5e-11, 2e-10, 4e-9, 1.5e-7
 _NEWTON_PASSES, _DESCENT_PASSES = 7, 15
 _LARGEST_NEWTON = 2000
 _MAX_REFITS = 8
@@ -125,13 +125,16 @@ class _Fit:
         if self.state is None:
             start = self.rows[self.targets]
             self.state = start_state(direction.inside(start) if isinstance(direction, Proximal) else start, self._n_pairs())
-            self.state["n_passes"][0] = self.state["last_renewal"][0] = len(self.history)
+            self.state["n_passes"][0] = self.state["last_look"][0] = len(self.history)
         elif isinstance(direction, QuasiNewton):
             direction.restore(self.state)
-        tolerance = self.layout.model.tolerance * np.maximum(self.problem.n_spikes[self.targets], 1.0)
-        self.state = descend(direction, self.state, tolerance, self.problem.dtype, self._after_pass)
+        self.state = descend(direction, self.state, self._tolerance(), self.problem.dtype, self._after_pass)
         self.rows[self.targets] = self.state["rows"]
         self.n_left += int(self.state["is_open"].sum())
+
+    def _tolerance(self) -> np.ndarray:
+        """Return the expected decrease of the current targets below which they have converged, nats."""
+        return self.layout.model.tolerance * np.maximum(self.problem.n_spikes[self.targets], 1.0)
 
     def _n_pairs(self) -> int:
         return _N_PAIRS if self.method == "lbfgs" else 0
@@ -143,7 +146,14 @@ class _Fit:
             newton, descent = method_costs(self.layout, self.problem)
             return Proximal(self.problem, self.targets, is_exact=newton <= descent and self.problem.dtype == "float64")
         stream = self.context.stream.child(f"metric/{self.n_refits.max()}")
-        return QuasiNewton(self.problem, self.targets, make_metric(self.problem, self.targets), stream)
+        return QuasiNewton(
+            self.problem,
+            self.targets,
+            make_metric(self.problem, self.targets),
+            stream,
+            tolerance=self._tolerance(),
+            renewal_passes=renewal_passes(self.layout, self.problem),
+        )
 
     def _after_pass(self, step: int, metrics: Mapping[str, float], state: State) -> bool:
         """Log, store and decide whether to stop before convergence."""
@@ -219,7 +229,19 @@ def method_costs(layout: Layout, problem: Problem) -> tuple[float, float]:
     """Return the rough number of seconds that Newton's method and L-BFGS would take on one core."""
     n_bins, n, n_weights = problem.binned.n_bins_total, layout.n_neurons, layout.n_weights
     newton = _NEWTON_PASSES * n * n_bins * n_weights**2 * _S_PRODUCT
-    lags = (layout.coupling.n_lags or layout.coupling.n_basis) if layout.coupling is not None else 0
-    one_pass = problem.binned.n_spikes * lags * n * 2 * _S_SPIKE + n_bins * n * (_S_EXPECTED + 2 * problem.shared.n_dense * _S_PRODUCT)
     metric = min(n_bins, max(20 * n_weights, 100_000)) * n_weights**2 * _S_PRODUCT + n * n_weights**3 * _S_PRODUCT
-    return newton, _DESCENT_PASSES * one_pass + metric
+    return newton, _DESCENT_PASSES * _pass_cost(layout, problem) + metric
+
+
+def renewal_passes(layout: Layout, problem: Problem) -> float:
+    """Return roughly how many passes over the data take as long as renewing the metric of the same targets."""
+    values, n_weights = problem.binned.n_bins_total * layout.n_neurons, layout.n_weights
+    products = layout.n_neurons * (n_metric_samples(n_weights) * n_weights**2 + n_weights**3)
+    return (values * _S_DRAWN + products * _S_PRODUCT) / _pass_cost(layout, problem)
+
+
+def _pass_cost(layout: Layout, problem: Problem) -> float:
+    """Return the rough number of seconds of one pass over the data, likelihood and gradient, on one core."""
+    n_bins, n = problem.binned.n_bins_total, layout.n_neurons
+    lags = (layout.coupling.n_lags or layout.coupling.n_basis) if layout.coupling is not None else 0
+    return problem.binned.n_spikes * lags * n * 2 * _S_SPIKE + n_bins * n * (_S_EXPECTED + 2 * problem.shared.n_dense * _S_PRODUCT)
