@@ -1,4 +1,4 @@
-"""Sphinx settings. The pages of commands and of components are written from the code before each build."""
+"""Sphinx settings. The pages of commands, of components and of the plugin interface are written from the code before each build."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ def setup(app: object) -> None:
     """Write the generated pages."""
     import command_pages
     import component_pages
+    import interface_pages
 
     command_pages.write_page(Path(__file__).parent)
     component_pages.write_page(Path(__file__).parent)
+    interface_pages.write_page(Path(__file__).parent)

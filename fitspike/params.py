@@ -92,8 +92,11 @@ class Constraint:
 
 
 real = Constraint("real")
+"""Any number."""
 positive = Constraint("positive")
+"""Above 0."""
 simplex = Constraint("simplex")
+"""Not negative, and of sum 1 over the last axis."""
 
 
 def interval(low: float, high: float) -> Constraint:

@@ -25,6 +25,7 @@ _LAZY = {
         "TooFewTrialsError",
     ),
     "fitspike.recording.recording": ("NeuronTable", "Recording", "RecordingSource", "Signal", "TrialTable"),
+    "fitspike.recording.reading": ("Reader",),
     "fitspike.recording.binned": ("BinnedSpikes", "SpikeChunk"),
     "fitspike.neurons.base": ("Emission", "LinearForm", "NeuronModel"),
     "fitspike.neurons.emissions": ("NEVER_DRIVE", "get_emission"),

@@ -15,6 +15,7 @@ PROJECT = "fitspike"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Decorator that marks a function of a plugin as an implementation of the hook of the same name."""
 
 Register = Callable[..., None]
 """register(target, *, name=None, aliases=()): `target` is an object, a class, or the string "module:attribute" (then `name` is needed)."""
