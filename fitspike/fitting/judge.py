@@ -114,6 +114,7 @@ def score_statistics(score: Score) -> dict[str, np.ndarray]:
         arrays |= {
             "rescaling/quantile": score.rescaling.quantile,
             "rescaling/cdf": score.rescaling.cdf.astype(np.float32),
+            "rescaling/statistic": score.rescaling.statistic,
             "rescaling/n_intervals": score.rescaling.n_intervals,
         }
     return arrays
@@ -123,7 +124,7 @@ def model_statistics(fitted: Fitted) -> dict[str, np.ndarray]:
     """Return couplings and filters of the model that figures are drawn from; nothing for a model without them."""
     arrays: dict[str, np.ndarray] = {}
     if (found := _couplings(fitted)) is not None:
-        arrays["connectivity/weight"] = found.weight
+        arrays["connectivity/weight"], arrays["connectivity/unit"] = found.weight, np.array(found.unit)
         if found.p_value is not None:
             arrays["connectivity/p_value"] = found.p_value
     if hasattr(fitted.model, "filters"):

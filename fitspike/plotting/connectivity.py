@@ -15,7 +15,7 @@ from fitspike.plotting.style import DATA, DIVERGING, GOOD, MODEL, NEUTRAL, SERIE
 def draw_coupling_matrix(
     weight: np.ndarray,
     *,
-    unit: str = "",
+    unit: str = "1",
     is_significant: np.ndarray | None = None,
     neuron_ids: np.ndarray | None = None,
     truth: np.ndarray | None = None,
@@ -53,28 +53,26 @@ def draw_coupling_matrix(
         for spine in one.spines.values():
             spine.set_visible(True)
         bar = figure.colorbar(image, ax=one, shrink=0.8, extend="both")
-        bar.set_label(f"weight{f' ({unit})' if unit and unit != '1' else ''}", fontsize=8)
+        bar.set_label(f"weight, summed over lags{f' ({unit})' if unit != '1' else ''}", fontsize=8)
         bar.ax.tick_params(labelsize=7)
         one.set(title=title, xlabel="from (pre)", ylabel="to (post)")
         if neuron_ids is not None and n <= 25:
             names = [str(name)[:8] for name in neuron_ids]
-            one.set_xticks(np.arange(n), names, rotation=90, fontsize=6.5)
+            one.set_xticks(np.arange(n), names, rotation=90 if max(map(len, names)) > 2 else 0, fontsize=6.5)
             one.set_yticks(np.arange(n), names, fontsize=6.5)
     if mark_dots:
         off = np.array(is_significant, dtype=bool) & ~np.eye(n, dtype=bool)
         post, pre = np.nonzero(off)
         axes[0, 0].plot(pre, post, ".", color="black", ms=max(1.2, 90 / max(n, 20)))
-        axes[0, 0].set_title(f"coupling ({len(post)} significant: dots)")
+        axes[0, 0].set_title(f"coupling (dots: {len(post)} significant)" if len(post) else "coupling (none significant)")
     return figure
 
 
 @styled
-def draw_coupling_filters(
-    lag_ms: np.ndarray, filters: np.ndarray, labels: Sequence[str], *, error: np.ndarray | None = None, unit: str = ""
-) -> Figure:
+def draw_coupling_filters(lag_ms: np.ndarray, filters: np.ndarray, labels: Sequence[str]) -> Figure:
     """Return small graphs of coupling filters over lag, at most twelve, on one scale.
 
-    lag_ms (n_lags,); filters and error (n_filters, n_lags); labels: one for each, "post <- pre".
+    lag_ms (n_lags,); filters (n_filters, n_lags); labels: one for each, "post <- pre".
     """
     n = min(len(filters), 12)
     n_columns = min(4, max(n, 1))
@@ -86,17 +84,13 @@ def draw_coupling_filters(
             continue
         colour = MODEL if filters[number].sum() >= 0 else DATA
         one.axhline(0, color=NEUTRAL, lw=0.8)
-        if error is not None:
-            one.fill_between(
-                lag_ms, filters[number] - 2 * error[number], filters[number] + 2 * error[number], color=colour, alpha=0.2, lw=0
-            )
         one.plot(lag_ms, filters[number], color=colour)
         one.set_title(labels[number], fontsize=8)
     if n == 0:
         axes[0, 0].set_axis_on()
         note(axes[0, 0], "no coupling filters")
     figure.supxlabel("lag after the presynaptic spike (ms)", fontsize=9)
-    figure.supylabel(f"filter{f' ({unit})' if unit and unit != '1' else ''}", fontsize=9)
+    figure.supylabel("change of log rate", fontsize=9)
     return figure
 
 

@@ -98,7 +98,7 @@ def _raster(run: RunFiles) -> Drawing | None:
         "raster",
         "Spikes of the held-out data and of the fitted model running freely, neurons in the order of their recorded rate, with the mean "
         "rate over neurons below each.",
-        lambda: raster.draw_raster(panels, len(run.neuron_ids), stop_s, trial_start_s=starts[starts < stop_s]),
+        lambda: raster.draw_raster(panels, len(run.neuron_ids), stop_s, trial_start_s=starts[starts < stop_s], neuron_ids=run.neuron_ids),
     )
 
 
@@ -171,13 +171,13 @@ def _psth_scores(run: RunFiles) -> Drawing | None:
 
 def _rescaling(run: RunFiles) -> Drawing | None:
     found = run.group("rescaling")
-    if not {"quantile", "cdf", "n_intervals"} <= set(found):
+    if not {"quantile", "cdf", "statistic", "n_intervals"} <= set(found):
         return None
     return Drawing(
         "rescaling",
         "Time-rescaling test: with the right model, intervals rescaled by the predicted intensity are exponential and each neuron's curve "
         "stays inside its band in 95 of 100 cases.",
-        lambda: statistics.draw_time_rescaling(found["quantile"], found["cdf"], found["n_intervals"], run.neuron_ids),
+        lambda: statistics.draw_time_rescaling(found["quantile"], found["cdf"], found["statistic"], found["n_intervals"]),
     )
 
 
@@ -211,7 +211,9 @@ def _coupling(run: RunFiles) -> Drawing | None:
         "coupling",
         "Couplings summed over lag: the row neuron receives, the column neuron sends; red excites, blue inhibits."
         + (f" Marked: significant at a false-discovery rate of {FALSE_DISCOVERY:g}." if marked is not None else ""),
-        lambda: connectivity.draw_coupling_matrix(found["weight"], is_significant=marked, neuron_ids=run.neuron_ids),
+        lambda: connectivity.draw_coupling_matrix(
+            found["weight"], unit=str(found.get("unit", "1")), is_significant=marked, neuron_ids=run.neuron_ids
+        ),
     )
 
 
@@ -288,9 +290,7 @@ def _selection(run: RunFiles) -> Drawing | None:
     folds = np.array([[_number(value) for value in row["folds"]] + [np.nan] * (n_folds - len(row["folds"])) for row in rows])
     return Drawing(
         "selection",
-        "What was tried on the training data alone before the settings were fixed: "
-        + (str(run.selection.get("method")) or "cross-validation")
-        + ".",
+        "What was tried before the settings were fixed, by " + str(run.selection.get("method") or "validation on training data") + ".",
         lambda: learning_curve.draw_selection(
             [row["stage"] for row in rows],
             [row["label"] for row in rows],

@@ -10,6 +10,16 @@ from matplotlib.ticker import MaxNLocator
 
 from fitspike.plotting.style import DATA, FAINT, MODEL, NEUTRAL, SERIES, new_figure, note, styled
 
+TITLES = {
+    "objective": "objective (nats)",
+    "decrement": "Newton decrement (nats)",
+    "n_open": "neurons not yet converged",
+    "nll": "nll (nats per spike-bin)",
+    "validation_nll": "validation nll (nats per spike-bin)",
+    "gradient_norm": "length of the gradient",
+}
+"""Titles of logged quantities whose name does not say it all."""
+
 
 @styled
 def draw_learning_curve(step: np.ndarray, terms: Mapping[str, np.ndarray], wall_s: np.ndarray | None = None) -> Figure:
@@ -31,7 +41,7 @@ def draw_learning_curve(step: np.ndarray, terms: Mapping[str, np.ndarray], wall_
         one.plot(step[finite], values[finite], color=SERIES[number % len(SERIES)], marker=marker, ms=3)
         if (values[finite] > 0).all() and values[finite].max() > 100 * values[finite].min():
             one.set_yscale("log")
-        one.set_title(name.replace("_", " "))
+        one.set_title(TITLES.get(name, name.replace("_", " ")))
         one.set_xlabel("step")
         one.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if wall_s is not None and np.isfinite(wall_s).any():

@@ -7,7 +7,9 @@ from matplotlib.figure import Figure
 
 from fitspike.plotting.style import DATA, MODEL, NEUTRAL, new_figure, note, styled
 
-MOST_NEURONS, MOST_CONDITIONS = 4, 4
+MOST_NEURONS, MOST_CONDITIONS, MOST_POINTS = 4, 4, 150
+LONG_MS = 5000.0
+"""Above this, time is given in seconds."""
 
 
 @styled
@@ -23,6 +25,8 @@ def draw_psth(
 ) -> Figure:
     """Return PSTHs of the neurons with the clearest response: a row for each, a column for each condition.
 
+    Long ones are drawn in means over several of their windows; correlations are those of the windows given.
+
     Parameters
     ----------
     time_ms : ndarray, (n_times,)
@@ -36,23 +40,28 @@ def draw_psth(
     neurons = np.argsort(-clarity, kind="stable")[:MOST_NEURONS]
     shown = np.unique(np.linspace(0, len(conditions) - 1, min(MOST_CONDITIONS, len(conditions))).astype(int))
     figure, axes = new_figure(len(neurons), len(shown), height_in=0.7 + 1.25 * len(neurons), sharex=True, sharey="row")
+    together = -(-len(time_ms) // MOST_POINTS)
+    window_ms = together * float(time_ms[1] - time_ms[0]) if len(time_ms) > 1 else float("nan")
+    is_long = len(time_ms) > 0 and time_ms[-1] > LONG_MS
+    time = _means(time_ms, together) / (1000.0 if is_long else 1.0)
     for row, neuron in enumerate(neurons):
         for column, condition in enumerate(shown):
             one = axes[row, column]
-            one.fill_between(time_ms, recorded_hz[condition, :, neuron], step="mid", color=DATA, alpha=0.3, lw=0, label="data")
+            shown_hz = _means(recorded_hz[condition, :, neuron], together)
+            one.fill_between(time, shown_hz, step="mid", color=DATA, alpha=0.3, lw=0, label="data")
             if model_hz is not None:
-                one.plot(time_ms, model_hz[condition, :, neuron], color=MODEL, lw=1.2, label="model")
+                one.plot(time, _means(model_hz[condition, :, neuron], together), color=MODEL, lw=1.2, label="model")
             if row == 0 and len(conditions) > 1:
                 one.set_title(f"{conditions[condition] or 'all trials'}, {int(n_trials[condition])} trials", fontsize=8)
         axes[row, 0].set_ylim(0, 1.05 * max(one.dataLim.y1 for one in axes[row]) or 1.0)
-        label = str(neuron_ids[neuron])
+        label = f"neuron {neuron_ids[neuron]}"
         if model_hz is not None:
             label += f"\nr = {_correlation(recorded_hz[..., neuron], model_hz[..., neuron]):.2f}"
         if ceiling is not None and np.isfinite(ceiling[neuron]):
             label += f" of {ceiling[neuron]:.2f}" if model_hz is not None else f"\nceiling {ceiling[neuron]:.2f}"
-        axes[row, 0].set_ylabel(f"{label}\n\nHz", fontsize=8)
+        axes[row, 0].set_ylabel(f"{label}\nHz", fontsize=8)
     axes[0, -1].legend(loc="upper right", fontsize=7)
-    figure.supxlabel("time in trial (ms)", fontsize=9)
+    figure.supxlabel(f"time in trial ({'s' if is_long else 'ms'})" + (f", means of {window_ms:g} ms" if together > 1 else ""), fontsize=9)
     return figure
 
 
@@ -75,6 +84,11 @@ def draw_psth_scores(recorded_hz: np.ndarray, models: dict[str, np.ndarray], cei
         one.set(xlim=(-0.02, 1.02), ylim=(min(-0.05, score[usable].min() - 0.05), 1.02))
     axes[0, 0].set_ylabel("correlation with data")
     return figure
+
+
+def _means(values: np.ndarray, together: int) -> np.ndarray:
+    """Return means of so many neighbouring values each; an incomplete last group is left out."""
+    return values[: len(values) // together * together].reshape(-1, together).mean(1)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

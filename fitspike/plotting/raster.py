@@ -13,6 +13,7 @@ from fitspike.plotting.style import DATA, FAINT, MODEL, NEUTRAL, new_figure, sty
 
 RATE_WINDOWS = 200
 """Windows of the population rate below each raster."""
+MOST_NAMES = 12
 
 
 @styled
@@ -23,6 +24,7 @@ def draw_raster(
     *,
     trial_start_s: np.ndarray | None = None,
     order: np.ndarray | None = None,
+    neuron_ids: np.ndarray | None = None,
 ) -> Figure:
     """Return rasters one below the other with the population rate under each.
 
@@ -37,6 +39,8 @@ def draw_raster(
         Where trials begin; a thin line marks each but the first.
     order : ndarray of int, (n_neurons,), optional
         Neurons from bottom to top. Default: by rate in the first panel, the slowest at the bottom.
+    neuron_ids : ndarray of text, (n_neurons,), optional
+        Written at the rows, up to MOST_NAMES neurons; beyond, rows are counted.
     """
     first = next(iter(panels.values()))
     if order is None:
@@ -53,6 +57,8 @@ def draw_raster(
         top, below = axes[2 * number, 0], axes[2 * number + 1, 0]
         _spikes(top, time, row[neuron], n_neurons, height, colour)
         top.set(title=title, ylabel="neuron\n(by rate)" if n_neurons > 1 else "neuron")
+        if neuron_ids is not None and n_neurons <= MOST_NAMES:
+            top.set_yticks(np.arange(n_neurons), [str(neuron_ids[i])[:12] for i in order], fontsize=7)
         rate, edges = np.histogram(time, bins=RATE_WINDOWS, range=(0, stop_s))
         rate = rate / (n_neurons * (edges[1] - edges[0]))
         most = max(most, rate.max())

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator
 
-from fitspike.plotting.style import DATA, FAINT, GOOD, MODEL, NEUTRAL, identity_line, new_figure, new_mosaic, note, styled
+from fitspike.plotting.style import DATA, FAINT, GOOD, MODEL, NEUTRAL, identity_line, log_ticks, new_figure, new_mosaic, note, styled
 
 KS_95 = 1.36
 """The Kolmogorov-Smirnov statistic stays below this over sqrt(n) in 95 of 100 samples from the right distribution (large n)."""
@@ -59,6 +59,9 @@ def _scatter(axes: Axes, x: np.ndarray, y: np.ndarray, what: str, *, log: bool =
         axes.plot(a, b, "o", color=MODEL, ms=3.5, alpha=0.6, mew=0, rasterized=len(a) > MANY)
         identity_line(axes, a, b)
     left_out = np.count_nonzero(np.isfinite(x) & ~usable)
+    if log:
+        log_ticks(axes.xaxis)
+        log_ticks(axes.yaxis)
     axes.set(title=what + (f" ({left_out} at 0)" if left_out and log else ""), xlabel="data", ylabel="simulation")
     axes.set_box_aspect(1)
 
@@ -76,7 +79,7 @@ def _spectra(axes: Axes, recorded: Mapping[str, np.ndarray], simulated: Mapping[
         note(axes, "trials too short for a spectrum")
         return
     axes.set(title="population rate: spectrum", xlabel="frequency (Hz)", ylabel="power (Hz$^2$/Hz)")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    log_ticks(axes.yaxis)
     axes.set_box_aspect(1)
 
 
@@ -145,7 +148,7 @@ def draw_intervals(recorded: Mapping[str, np.ndarray], simulated: Mapping[str, n
 
 
 @styled
-def draw_time_rescaling(quantile: np.ndarray, cdf: np.ndarray, n_intervals: np.ndarray, neuron_ids: np.ndarray | None = None) -> Figure:
+def draw_time_rescaling(quantile: np.ndarray, cdf: np.ndarray, statistic: np.ndarray, n_intervals: np.ndarray) -> Figure:
     """Return the Kolmogorov-Smirnov plot of time-rescaled intervals, and each neuron's distance over its 95 % bound.
 
     Parameters
@@ -154,15 +157,17 @@ def draw_time_rescaling(quantile: np.ndarray, cdf: np.ndarray, n_intervals: np.n
         Distribution function under the model: uniform if the model is right.
     cdf : ndarray, (n_neurons, Q)
         Empirical distribution of the rescaled intervals at `quantile`.
+    statistic : ndarray, (n_neurons,)
+        Largest distance over all intervals, which the distribution at a few quantiles understates.
     n_intervals : ndarray, (n_neurons,)
     """
-    usable = (n_intervals > 0) & np.isfinite(cdf).all(-1)
+    usable = np.isfinite(statistic)
     figure, axes = new_figure(1, 2, height_in=3.3, width_in=7.2)
     if not usable.any():
         note(axes[0, 0], "no neuron with intervals to rescale")
         axes[0, 1].remove()
         return figure
-    distance = np.abs(cdf - quantile).max(-1) * np.sqrt(np.maximum(n_intervals, 1)) / KS_95
+    distance = statistic * np.sqrt(n_intervals) / KS_95
     inside = usable & (distance <= 1)
     left, right = axes[0]
     for chosen, colour, name in ((inside, GOOD, "inside its band"), (usable & ~inside, MODEL, "outside")):
@@ -186,6 +191,8 @@ def draw_time_rescaling(quantile: np.ndarray, cdf: np.ndarray, n_intervals: np.n
     right.axhline(1, color="black", lw=0.8, ls="--")
     right.set(ylim=(0, max(1.3, 1.05 * ordered[-1])), xlabel="neurons, by distance", ylabel="KS distance / 95 % bound")
     right.set_title(f"{inside.sum()} of {usable.sum()} neurons inside")
+    right.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    right.margins(x=0.08)
     return figure
 
 
@@ -218,4 +225,5 @@ def draw_neuron_scores(bits_per_spike: np.ndarray, error: np.ndarray | None, neu
     right.semilogx(np.maximum(n_spikes[order], 1), score, "o", color=DATA, ms=3.5, alpha=0.6, mew=0, rasterized=len(order) > MANY)
     right.axhline(0, color="black", lw=0.8)
     right.set(xlabel="spikes scored", ylabel="bits per spike")
+    log_ticks(right.xaxis)
     return figure

@@ -11,8 +11,10 @@ from typing import ParamSpec
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 P = ParamSpec("P")
 
@@ -100,6 +102,15 @@ def note(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=NEUTRAL, wrap=True)
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+def log_ticks(axis: Axis) -> None:
+    """Label a logarithmic axis with few plain numbers: 1, 2 and 5 where it spans less than two decades, else powers of ten."""
+    low, high = axis.get_view_interval()
+    if high / low < 100:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def identity_line(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:

@@ -10,12 +10,14 @@ key                                          shape              meaning
 recorded/..., simulated/...                                     what `summarise` returns (below) for the data and for the free simulation
 rescaling/quantile *                         (Q,)               values of the rescaled interval's distribution function under the model
 rescaling/cdf *                              (N, Q)             empirical distribution of each neuron's rescaled intervals at `quantile`
+rescaling/statistic *                        (N,)               Kolmogorov-Smirnov distance over all intervals
 rescaling/n_intervals *                      (N,)               intervals behind it; the 95 % band is 1.36 / sqrt(n_intervals)
 score/bits_per_spike *                       (N,)               held-out bits per spike of each neuron
 score/bits_per_spike_error *                  (N,)               its standard error, NaN where unknown
 score/n_spikes *                             (N,)               spikes scored
 model/psth_hz *                              (C, T, N)          PSTH of the model's clamped intensity, on the recorded PSTH's axes
-connectivity/weight *                        (N, N) [post,pre]  summed coupling, dimensionless (log-rate or log-odds)
+connectivity/weight *                        (N, N) [post,pre]  coupling summed over lags
+connectivity/unit *                          ()                 its unit; "1": log rate or log-odds
 connectivity/p_value *                       (N, N) [post,pre]
 filter/history_lag_ms, filter/history *      (L,), (N, L)       spike-history filters
 filter/coupling_lag_ms, filter/coupling *    (L,), (P, L)       coupling filters of the P strongest pairs

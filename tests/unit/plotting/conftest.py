@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from fitspike.recording.recording import Recording
 from fitspike.statistics.summary import compare_summaries, summarise
@@ -33,18 +34,21 @@ def run_folder(tmp_path_factory) -> Path:
     quantile = np.linspace(0, 1, 51)
     lag = np.arange(1, 21) * 10.0
     weight = np.where(rng.random((N_NEURONS, N_NEURONS)) < 0.3, rng.normal(0, 1, (N_NEURONS, N_NEURONS)), 0)
-    cdf = np.stack([np.searchsorted(np.sort(rng.random(300)), quantile) / 300 for _ in range(N_NEURONS)])
+    rescaled = np.sort(rng.random((N_NEURONS, 300)))
+    cdf = np.stack([np.searchsorted(values, quantile) / 300 for values in rescaled])
     arrays = {
         **{f"recorded/{name}": value for name, value in recorded.items()},
         **{f"simulated/{name}": value for name, value in simulated.items()},
         "model/psth_hz": 0.5 * (recorded["psth_hz"] + simulated["psth_hz"]),
         "rescaling/quantile": quantile,
         "rescaling/cdf": cdf,
+        "rescaling/statistic": np.array([stats.kstest(values, "uniform").statistic for values in rescaled]),
         "rescaling/n_intervals": np.full(N_NEURONS, 300),
         "score/bits_per_spike": rng.normal(0.3, 0.2, N_NEURONS),
         "score/bits_per_spike_error": np.full(N_NEURONS, 0.05),
         "score/n_spikes": rng.integers(50, 400, N_NEURONS),
         "connectivity/weight": weight,
+        "connectivity/unit": np.array("mV"),
         "connectivity/p_value": np.where(weight != 0, 1e-4, 0.5),
         "filter/history_lag_ms": lag,
         "filter/history": -np.exp(-lag / 30) * rng.uniform(1, 2, (N_NEURONS, 1)),

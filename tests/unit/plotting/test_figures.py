@@ -61,9 +61,38 @@ def test_time_rescaling_counts_neurons_inside_their_own_band():
     quantile = np.linspace(0, 1, 101)
     shifted = np.clip(quantile + 0.1, 0, 1)
     cdf = np.stack([quantile, shifted, shifted])
-    figure = statistics.draw_time_rescaling(quantile, cdf, np.array([100, 100, 400]))  # bands 0.136, 0.136, 0.068
+    statistic = np.array([0.0, 0.1, 0.1])
+    figure = statistics.draw_time_rescaling(quantile, cdf, statistic, np.array([100, 100, 400]))  # bands 0.136, 0.136, 0.068
     assert "2 of 3 neurons inside" in texts(figure)
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), [0, 0.1 / 0.136, 0.1 / 0.068], atol=1e-9)
+
+
+def test_time_rescaling_takes_the_distance_over_all_intervals():
+    """A curve that lies on the diagonal at the quantiles drawn can leave its band between them."""
+    quantile = np.linspace(0, 1, 3)
+    figure = statistics.draw_time_rescaling(quantile, quantile[None], np.array([0.2]), np.array([100]))
+    assert "0 of 1 neurons inside" in texts(figure)
+
+
+def test_raster_of_few_neurons_names_them():
+    trains = np.array([0.1, 0.2, 0.3]), np.array([2, 2, 0])
+    figure = raster.draw_raster({"data": trains}, 3, 1.0, neuron_ids=np.array(["a", "b", "c"]))
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize(
+    "limits, labels",
+    [((150, 1300), ["200", "500", "1000"]), ((0.8, 9), ["1", "2", "5"]), ((1, 1e4), None)],
+    ids=["hundreds", "ones", "wide"],
+)
+def test_logarithmic_ticks_are_few_and_plain(limits, labels):
+    figure, axes = style.new_figure()
+    axes[0, 0].set(xscale="log", xlim=limits)
+    style.log_ticks(axes[0, 0].xaxis)
+    figure.draw_without_rendering()
+    inside = [tick for tick in axes[0, 0].xaxis.get_major_ticks() if limits[0] <= tick.get_loc() <= limits[1]]
+    assert not any(tick.label1.get_text() for tick in axes[0, 0].xaxis.get_minor_ticks())
+    assert [tick.label1.get_text() for tick in inside] == labels if labels else all("10^" in tick.label1.get_text() for tick in inside)
 
 
 def test_neuron_scores_are_sorted_and_counted():
@@ -86,10 +115,27 @@ def test_psth_shows_the_clearest_neurons_with_ceiling():
         ceiling=np.ones(6),
     )
     assert len(figure.axes) == 8
-    assert figure.axes[0].get_ylabel().startswith("y\nr = 1.00 of 1.00")
+    assert figure.axes[0].get_ylabel().startswith("neuron y\nr = 1.00 of 1.00")
     assert "b, 7 trials" in texts(figure) and "time in trial (ms)" in texts(figure)
     top = figure.axes[0].get_ylim()[1]
     assert top > recorded[..., 4].max()  # no peak is cut off
+
+
+def test_long_psth_is_drawn_in_means_and_seconds():
+    recorded = np.arange(1500.0).reshape(1, 1500, 1)
+    figure = psth.draw_psth(
+        10.0 + 20.0 * np.arange(1500),
+        recorded,
+        recorded**2,
+        conditions=np.array([""]),
+        neuron_ids=np.array(["u"]),
+        n_trials=np.array([5]),
+    )
+    model = figure.axes[0].lines[0].get_xydata()
+    np.testing.assert_allclose(model[1], [0.3, np.mean(np.arange(10, 20) ** 2)])  # bins 10 to 19 lie from 0.2 to 0.4 s
+    assert len(model) == 150 and "time in trial (s), means of 200 ms" in texts(figure)
+    r = np.corrcoef(np.arange(1500.0), np.arange(1500.0) ** 2)[0, 1]
+    assert figure.axes[0].get_ylabel() == f"neuron u\nr = {r:.2f}\nHz"
 
 
 def test_selection_shows_candidates_in_order_and_fills_what_was_taken():

@@ -70,7 +70,7 @@ def test_report_says_what_was_fitted_and_how_good_it_is(page):
         "Co-smoothing was left out.",
         "3 duplicate spikes.",
         "ridge_coupling 30 (taken)",
-        "On training data alone: 3 folds, blocked by time.",
+        "On training data alone, by 3 folds, blocked by time.",
         "significant at a false-discovery rate of 0.05",
         "fitspike fit session.npz",
         'model = "coupled-glm"',
