@@ -65,7 +65,12 @@ def open_tree(path: Path) -> Tree:
         if suffix == ".mat":
             return _matlab_tree(path)
     except (ValueError, TypeError, KeyError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile) as error:
-        reason = "it holds Python objects, which would be executed" if "allow_pickle" in str(error) else str(error)
+        reason = str(error).rstrip(".")
+        if "allow_pickle" in reason or "Python objects" in reason:
+            reason = (
+                "it holds pickled Python objects, and loading those executes any code in them. Save plain arrays instead: the times of "
+                "all spikes and the neuron of each, np.savez(path, times=..., neurons=...)"
+            )
         raise ReadError(f"{path} cannot be opened: {reason}.") from error
     raise ReadError(f"{path} is none of {', '.join(ARRAY_EXTENSIONS)}, by content.")
 

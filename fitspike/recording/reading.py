@@ -73,6 +73,9 @@ SIGNATURES = (
 )
 
 
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
 def signature_of(path: Path) -> Signature | None:
     """Return the format that a file's first bytes name, or None (text, or a binary format without a signature)."""
     with path.open("rb") as file:
@@ -81,17 +84,22 @@ def signature_of(path: Path) -> Signature | None:
 
 
 def is_text(path: Path) -> bool:
-    """Return whether the first 64 kB hold no NUL byte and begin with no known signature."""
+    """Return whether the first 64 kB hold no NUL byte and begin with no known signature; UTF-16 text by its byte-order mark."""
     if signature_of(path) is not None:
         return False
     with path.open("rb") as file:
-        return b"\0" not in file.read(1 << 16)
+        head = file.read(1 << 16)
+    return head.startswith(UTF16_MARKS) or b"\0" not in head
 
 
 def check_file(path: Path) -> None:
-    """Raise ReadError unless `path` exists and, if a file, holds at least one byte."""
-    if not path.exists():
-        raise ReadError(f"no such file or folder: {path}.")
+    """Raise ReadError unless `path` exists, may be read and, if a file, holds at least one byte."""
+    try:
+        if not path.exists():
+            raise ReadError(f"no such file or folder: {path}.")
+        _ = next(path.iterdir(), None) if path.is_dir() else path.open("rb").close()
+    except PermissionError as error:
+        raise ReadError(f"no permission to read {path}. Change its permissions (and those of its folder), or copy it.") from error
     if path.is_file() and path.stat().st_size == 0:
         raise ReadError(f"{path} is an empty file (0 bytes). Was the copy interrupted?")
 

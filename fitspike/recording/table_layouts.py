@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from fitspike.errors import NoSpikeTrainsError, ReadError
 from fitspike.recording.recording import Recording
 from fitspike.recording.table_options import TableOptions
 from fitspike.recording.tables import NeuronTable, RecordingSource, Signal, TrialTable
-from fitspike.recording.text_tables import id_range, natural_key, unit_in_name
+from fitspike.recording.text_tables import id_range, is_number, natural_key, unit_in_name
 from fitspike.recording.times import times_to_ns
 from fitspike.units import NS_PER_MS, NS_PER_S, s_to_ns
 
@@ -23,7 +23,10 @@ _END_GRID_NS = 10 * NS_PER_MS
 
 @dataclass(frozen=True)
 class Layout:
-    """An opened table: `find` looks entries up by name; `trains` where the layout itself gives one array per neuron."""
+    """An opened table: `find` looks entries up by name; `trains` where the layout itself gives one array per neuron.
+
+    line_numbers : the line of a text file that each row stands in, to name it in an error
+    """
 
     path: Path
     find: Callable[[str], Any] | None
@@ -32,6 +35,11 @@ class Layout:
     train_ids: list[str] | None = None
     train_labels: list[str] | None = None
     unit: str | None = None
+    line_numbers: Sequence[int] | None = None
+
+    def place(self, row: int) -> str:
+        """Return where a row is, in words."""
+        return f"row {row}, counted from 0" if self.line_numbers is None else f"line {self.line_numbers[row]}"
 
 
 def build(layout: Layout, settings: TableOptions, notes: list[str], source: Callable[[], RecordingSource]) -> Recording:
@@ -91,8 +99,15 @@ def _spikes(layout: Layout, settings: TableOptions, notes: list[str]) -> tuple[n
         return np.concatenate([np.zeros(0), *trains]), owner, ids, layout.train_labels if settings.ids is None else None
     times = np.asarray(entry)
     if times.dtype.kind not in "iufb":
+        row = next((i for i, text in enumerate(times.ravel().astype(str)) if not is_number(text)), 0)
         raise ReadError(
-            f"{layout.path}: {settings.times!r} holds text such as {str(times.flat[0])!r}; expected numbers. There is: {layout.described}"
+            f"{layout.path}: {settings.times!r} holds {str(times.flat[row])!r} in {layout.place(row)}; expected numbers, with decimal "
+            f"points. There is: {layout.described}"
+        )
+    if times.dtype.kind == "f" and (bad := np.flatnonzero(~np.isfinite(times.ravel()))).size:
+        raise ReadError(
+            f"{layout.path}: {bad.size} of {times.size} times in {settings.times!r} are NaN or infinite, the first in "
+            f"{layout.place(int(bad[0]))}. Remove them before loading."
         )
     if times.ndim > 1 and times.size != max(times.shape):
         raise ReadError(
@@ -108,6 +123,11 @@ def _spikes(layout: Layout, settings: TableOptions, notes: list[str]) -> tuple[n
         raise ReadError(
             f"{layout.path}: {settings.times!r} has {times.size} entries and {settings.neurons!r} {given.size}; expected one per spike. "
             "If it holds the number of spikes of each neuron, say spikes_per_neuron= instead of neurons=."
+        )
+    if given.dtype.kind in "US" and (blank := np.flatnonzero(np.char.strip(given) == given.dtype.type())).size:
+        raise ReadError(
+            f"{layout.path}: {blank.size} of {given.size} spikes have no neuron in {settings.neurons!r}, the first in "
+            f"{layout.place(int(blank[0]))}. Remove them, or name their neuron."
         )
     if given.dtype.kind == "f":
         if not np.isfinite(given).all() or (given != np.rint(given)).any():

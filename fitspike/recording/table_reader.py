@@ -20,6 +20,8 @@ from fitspike.recording.recording import Recording
 from fitspike.recording.table_layouts import Layout, build
 from fitspike.recording.table_options import LAYOUTS, TableOptions
 
+_ON_COMMAND_LINE = " On the command line: --reader-option times=... --reader-option neurons=... --time-unit s."
+
 
 class TableReader:
     """Reads text and array files. `read` takes the fields of TableOptions as keywords."""
@@ -81,7 +83,7 @@ def _from_arrays(path: Path, settings: TableOptions) -> Layout:
     if settings.times is None and settings.counts is None:
         raise ReadError(
             f"{path} holds {array_tree.describe(tree)} Say which entries are times and neurons, and the time unit, such as "
-            f"load(path, {_example(tree)}, unit='s'), or counts='spikes', axes='time,neuron', dt_ms=10."
+            f"load(path, {_example(tree)}, unit='s'), or counts={_counts_example(tree)!r}, axes='time,neuron', dt_ms=10.{_ON_COMMAND_LINE}"
         )
     return Layout(path, lambda name: array_tree.resolve(tree, name, file=path), array_tree.describe(tree))
 
@@ -94,13 +96,21 @@ def _example(tree: array_tree.Tree) -> str:
         for neurons in flat[i + 1 :]:
             if shapes[times] == shapes[neurons]:
                 return f"times={times!r}, neurons={neurons!r}"
-    name = next((name for name, shape in shapes.items() if len(shape) == 2 and min(shape) > 1), "spikes")
+    if len(flat) == 1 and len(shapes) == 1:
+        return f"times={flat[0]!r}"
+    name = _counts_example(tree)
     return f"times='{name}[:,1]', neurons='{name}[:,0]'"
+
+
+def _counts_example(tree: array_tree.Tree) -> str:
+    """Return the name of an entry with two axes, "spikes" where there is none."""
+    shapes = {name: leaf.shape for name, leaf in array_tree.leaves(tree) if hasattr(leaf, "shape")}
+    return next((name for name, shape in shapes.items() if len(shape) == 2 and min(shape) > 1), "spikes")
 
 
 def _from_text(path: Path, settings: TableOptions, notes: list[str]) -> Layout:
     if settings.layout != "train-per-line":
-        large = text_tables.large_columns(path, encoding=settings.encoding, separator=settings.separator)
+        large = text_tables.large_columns(path, encoding=settings.encoding, separator=settings.separator, times=settings.times)
         if large is not None:
             return _from_columns(path, large, settings, notes)
     lines = text_tables.read_lines(path, encoding=settings.encoding, separator=settings.separator)
@@ -111,10 +121,17 @@ def _from_text(path: Path, settings: TableOptions, notes: list[str]) -> Layout:
         return _train_per_line(lines, settings, notes, reason=columns if isinstance(columns, str) else "")
     if isinstance(columns, str):
         raise ReadError(f"{path} is no table of columns: {columns}.")
-    return _from_columns(path, columns, settings, notes)
+    if len(lines.filled) == 1 and not any(text_tables.is_number(field) for field in lines.filled[0]):
+        held = ", ".join(lines.filled[0])[:80]
+        raise NoSpikeTrainsError(f"no spike trains found in {path}: it holds one line of text ({held}) and no number.")
+    numbers = [number for number, fields in zip(lines.line_number, lines.fields, strict=True) if fields]
+    n_rows = len(next(iter(columns.values())))
+    return _from_columns(path, columns, settings, notes, numbers[len(numbers) - n_rows :])
 
 
-def _from_columns(path: Path, columns: dict[str, np.ndarray], settings: TableOptions, notes: list[str]) -> Layout:
+def _from_columns(
+    path: Path, columns: dict[str, np.ndarray], settings: TableOptions, notes: list[str], line_numbers: Sequence[int] | None = None
+) -> Layout:
     listed = ", ".join(
         f"{name!r} ({'numbers' if c.dtype.kind == 'f' else 'text'}, such as {c[0]})" for name, c in list(columns.items())[:12]
     )
@@ -129,7 +146,7 @@ def _from_columns(path: Path, columns: dict[str, np.ndarray], settings: TableOpt
         raise ReadError(
             f"{path} holds {described} Say which are times and neurons, and the time unit, such as "
             f"load(path, times={list(columns)[-1]!r}, neurons={next(iter(columns))!r}, unit='s'); "
-            "if each line is the spike train of one neuron: layout='train-per-line'."
+            f"if each line is the spike train of one neuron: layout='train-per-line'.{_ON_COMMAND_LINE}"
         )
 
     def find(name: str) -> np.ndarray:
@@ -137,7 +154,7 @@ def _from_columns(path: Path, columns: dict[str, np.ndarray], settings: TableOpt
             raise ReadError(f"{path} has no column {name!r}{did_you_mean(name, columns)} Columns: {', '.join(columns)}.")
         return columns[name]
 
-    return Layout(path, find, described, unit=text_tables.unit_in_name(settings.times))
+    return Layout(path, find, described, unit=text_tables.unit_in_name(settings.times), line_numbers=line_numbers)
 
 
 def _train_per_line(lines: text_tables.TextLines, settings: TableOptions, notes: list[str], *, reason: str) -> Layout:

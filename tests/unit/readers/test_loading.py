@@ -52,6 +52,18 @@ def test_a_missing_file_says_so_and_knows_datasets():
         load("v1-gratings/session-6")
 
 
+def test_a_file_without_permission_is_one_sentence(tmp_path, monkeypatch):
+    path = tmp_path / "locked.nwb"
+    path.write_bytes(b"anything")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "open", refuse)
+    with pytest.raises(ReadError, match="^no permission to read .*locked.nwb. Change its permissions"):
+        load(path)
+
+
 def test_an_unknown_format_is_suggested(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("1\n")

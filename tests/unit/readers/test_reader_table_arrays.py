@@ -34,8 +34,18 @@ def test_untold_arrays_are_listed_with_an_example_that_works(tmp_path):
 def test_a_pickle_inside_npz_is_refused(tmp_path):
     path = tmp_path / "objects.npz"
     np.savez(path, t=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(ReadError, match="Python objects, which would be executed"):
+    with pytest.raises(ReadError, match="pickled Python objects, and loading those executes any code in them. Save plain arrays instead"):
         load(path, times="t", unit="s")
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object))
+    with pytest.raises(ReadError, match="pickled Python objects, and loading those executes any code in them. Save plain arrays instead"):
+        load(tmp_path / "objects.npy", times="array", unit="s")
+
+
+def test_an_array_of_one_axis_is_shown_how_to_be_read_as_one_train(tmp_path):
+    np.save(tmp_path / "flat.npy", np.array([0.5, 0.7]))
+    with pytest.raises(ReadError, match=r"such as load\(path, times='array', unit='s'\).*On the command line: --reader-option times="):
+        load(tmp_path / "flat.npy")
+    assert load(tmp_path / "flat.npy", times="array", unit="s").train_s(0).tolist() == [0.5, 0.7]
 
 
 def test_columns_of_a_matrix(tmp_path):

@@ -176,12 +176,17 @@ def test_gaps_in_neuron_numbers_are_noted_and_can_be_filled(tmp_path):
     [
         ("File: C:\\DATA\n\nStart Date: 1\nBox: 1\nA:\n  0:  1.0 2.0\n", {}, "no spike trains found.*'File:' in line 1 is no number"),
         ("# only\n# comments\n", {}, "no line that is not blank or a comment"),
-        ("n,t\n1,nan\n", {"times": "t", "neurons": "n", "unit": "s"}, "1 of 1 times are NaN or infinite"),
+        ("n,t\n1,nan\n", {"times": "t", "neurons": "n", "unit": "s"}, "1 of 1 times in 't' are NaN or infinite, the first in line 2"),
         ("n,t\n1.5,3\n2,4\n", {"times": "t", "neurons": "n", "unit": "s"}, "numbers such as 1.5; expected neuron ids"),
         ("n,t\n1,3\n2,4\n", {"times": "t", "neurons": "n", "unit": "sec"}, "unknown time unit 'sec'"),
         ("n,t\n1,3\n2,4\n", {"times": "n", "nuerons": "t", "unit": "s"}, "no option 'nuerons'; did you mean 'neurons'"),
         ("a,a\n1,3\n2,4\n", {"times": "a", "unit": "s"}, "header repeats a name"),
-        ("x,t\nc1,a\nc2,b\n", {"times": "t", "unit": "s"}, "holds text such as 'a'; expected numbers"),
+        ("x,t\nc1,a\nc2,b\n", {"times": "t", "unit": "s"}, "'t' holds 'a' in line 2; expected numbers"),
+        ("n,t\n1,3\n\n# note\n2,\n", {"times": "t", "neurons": "n", "unit": "s"}, "'t' holds '' in line 5; expected numbers"),
+        ("n;t\n1;0,5\n2;0,25\n", {"times": "t", "neurons": "n", "unit": "s"}, "'0,5' in line 2; expected numbers, with decimal points"),
+        ("n,t\na,3\n,4\n", {"times": "t", "neurons": "n", "unit": "s"}, "1 of 2 spikes have no neuron in 'n', the first in line 3"),
+        ("n,t\n1,3\n,4\n", {"times": "t", "neurons": "n", "unit": "s"}, "1 of 2 spikes have no neuron in 'n', the first in line 3"),
+        ("n,t\n", {"times": "t", "neurons": "n", "unit": "s"}, r"no spike trains found.*one line of text \(n, t\) and no number"),
     ],
 )
 def test_what_cannot_be_read_says_why(tmp_path, text, options, message):
@@ -194,6 +199,22 @@ def test_text_that_is_not_utf8_names_the_byte_and_the_option(tmp_path):
     with pytest.raises(ReadError, match=r"byte 0xb5 in line 1.*encoding='latin-1'"):
         load(path, times="t_s", neurons="n")
     assert trains(load(path, times="t_s", neurons="n", encoding="latin-1")) == {"1": [0.5]}
+
+
+def test_utf16_says_so_and_is_read_when_told(tmp_path):
+    path = written(tmp_path, "n,t_s\n1,0.5\n", "wide.csv", encoding="utf-16")
+    with pytest.raises(ReadError, match=r"is text in UTF-16\. Say encoding='utf-16'"):
+        load(path, times="t_s", neurons="n")
+    assert trains(load(path, times="t_s", neurons="n", encoding="utf-16")) == {"1": [0.5]}
+
+
+def test_a_word_far_into_a_large_file_is_named_without_reading_it_twice(tmp_path, monkeypatch):
+    rows = ["n,t_s", *[f"{i % 3},{i / 10}" for i in range(100)], "2,oops", "1,99"]
+    path = written(tmp_path, "\n".join(rows) + "\n")
+    monkeypatch.setattr(text_tables, "LARGE_BYTES", 0)
+    monkeypatch.setattr(text_tables, "as_columns", None)
+    with pytest.raises(ReadError, match="'t_s' holds 'oops' in row 100, counted from 0; expected numbers"):
+        load(path, times="t_s", neurons="n")
 
 
 def test_no_spike_train_is_an_error_of_its_own(tmp_path):
