@@ -24,7 +24,7 @@ RATE_CHANGE, RATE_CHANGE_SIGMA = 2.0, 5.0
 """A neuron's rate changed if first and last third differ by this factor and by this many standard deviations of their Poisson counts."""
 POPULATION_CHANGE = 1.25
 FEW_SPIKES = 20
-HIGH_RATE_HZ, LOW_RATE_HZ = 500.0, 1e-3
+HIGH_RATE_HZ, LOW_RATE_HZ = 500.0, 0.02
 """Median rates outside this range hint at a wrong time unit."""
 
 

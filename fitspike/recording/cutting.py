@@ -11,7 +11,7 @@ import numpy as np
 from fitspike.errors import RecordingError, UnknownNameError, did_you_mean
 from fitspike.recording.tables import Signal, TrialTable
 from fitspike.recording.where import neuron_mask
-from fitspike.units import s_to_ns
+from fitspike.units import NS_PER_S, s_to_ns
 
 if TYPE_CHECKING:
     from fitspike.recording.recording import Recording
@@ -49,7 +49,8 @@ def select(
     if where is not None:
         rows = rows[neuron_mask(recording.neurons, [where] if isinstance(where, str) else list(where))[rows]]
     if rows.size == 0:
-        raise RecordingError(f"no neuron is left of {recording.n_neurons}. Loosen the selection{f' {where!r}' if where else ''}.")
+        what = "" if where is None else f" {where!r}" if isinstance(where, str) else f" {' and '.join(map(str, where))!r}"
+        raise RecordingError(f"no neuron is left of {recording.n_neurons}. Loosen the selection{what}.")
     if len(np.unique(rows)) < len(rows):
         raise RecordingError("a neuron is selected twice. Name every neuron once.")
     if signals is not None:
@@ -69,7 +70,11 @@ def select(
     if start_s is not None or stop_s is not None:
         table = _cut_to_range(table, start_s, stop_s, recording.bin_width_ns)
     if len(table) == 0:
-        raise RecordingError(f"no trial is left of {recording.n_trials}. Loosen the selection of trials, conditions or time range.")
+        low, high = recording.trials.start_ns.min(initial=0) / NS_PER_S, recording.trials.stop_ns.max(initial=0) / NS_PER_S
+        raise RecordingError(
+            f"no trial is left of {recording.n_trials}, which lie between {low:g} and {high:g} s. "
+            "Loosen the selection of trials, conditions or time range."
+        )
     return with_trials(_with_rows(recording, rows), table)
 
 

@@ -150,7 +150,8 @@ class Recording:
         row_of = {name: row for row, name in enumerate(self.neurons.ids.tolist())}
         names = [str(name) for name in chosen.tolist()]
         if missing := [name for name in names if name not in row_of]:
-            others = f" ({len(missing)} of {len(names)} ids are unknown.)" if len(missing) > 1 else ""
+            listed = f" Ids: {', '.join(list(row_of)[:8])}{', ...' if len(row_of) > 8 else '.'}"
+            others = f" ({len(missing)} of {len(names)} ids are unknown.)" if len(missing) > 1 else listed
             raise UnknownNameError(f"no neuron with id {missing[0]!r}{did_you_mean(missing[0], row_of)}{others}")
         return np.array([row_of[name] for name in names], dtype=np.int64)
 

@@ -113,6 +113,7 @@ def test_times_that_hint_at_a_wrong_unit():
     train = regular(10.0)
     assert "Is the time unit right" in findings(Recording.from_trains([train], unit="ms"))["time_unit"].text
     assert "Is the time unit right" in findings(Recording.from_trains([train * 30_000]))["time_unit"].text
+    assert "Is the time unit right" in findings(Recording.from_trains([train * 1000]))["time_unit"].text
     assert findings(Recording.from_trains([train - 5]))["negative_times"].level == "warning"
     assert "grid of 2 ms" in findings(Recording.from_trains([np.unique(np.rint(train * 500)) * 2], unit="ms"))["time_grid"].text
 

@@ -90,14 +90,14 @@ def test_select_trials_and_conditions(trial_recording):
 @pytest.mark.parametrize(
     ("criteria", "error", "text"),
     [
-        ({"neurons": ["nobody"]}, UnknownNameError, "no neuron with id 'nobody'"),
+        ({"neurons": ["nobody"]}, UnknownNameError, r"no neuron with id 'nobody'\. Ids: "),
         ({"neurons": [5]}, RecordingError, "rows go from 0 to 4"),
         ({"neurons": [True]}, RecordingError, "mask has shape"),
         ({"neurons": [1, 1]}, RecordingError, "selected twice"),
-        ({"where": "contamination < 0"}, RecordingError, "no neuron is left of 5"),
+        ({"where": "contamination < 0"}, RecordingError, "no neuron is left of 5. Loosen the selection 'contamination < 0'"),
         ({"trials": [3]}, RecordingError, "counted from 0 to 0"),
         ({"conditions": ["x"]}, UnknownNameError, "no trial has condition 'x'"),
-        ({"start_s": 30}, RecordingError, "no trial is left"),
+        ({"start_s": 30}, RecordingError, "no trial is left of 1, which lie between 0 and 20 s"),
         ({"start_s": 3, "stop_s": 2}, RecordingError, "is empty"),
         ({"signals": ["stimulu"]}, UnknownNameError, "did you mean 'stimulus'"),
     ],
