@@ -132,15 +132,22 @@ class Newton:
         """Do nothing; see `Direction`."""
 
     def evaluate(self, rows: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return objective and gradient; the Newton step of each target is kept for `direction`."""
+        """Return objective and gradient; the Newton step of each target is kept for `direction`.
+
+        Where the Hessian overflows, the objective is infinite, so that the trial point is refused.
+        """
         objective, gradient = np.zeros(len(at)), np.zeros(rows.shape)
         size = max(1, _NEWTON_VALUES // rows.shape[1] ** 2)
         for first in range(0, len(at), size):
             part = slice(first, first + size)
             objective[part], gradient[part], hessian = self.problem.newton_parts(rows[part], self.targets[at[part]])
             gradient[part] *= self.free[at[part]]
+            is_finite = np.isfinite(hessian).all(axis=(1, 2))
+            objective[part][~is_finite] = np.inf
 
-            def solve(i: int, first=first, hessian=hessian) -> np.ndarray:
+            def solve(i: int, first=first, hessian=hessian, is_finite=is_finite) -> np.ndarray:
+                if not is_finite[i]:
+                    return np.full(hessian.shape[1], np.nan)
                 return newton_step(hessian[i], gradient[first + i], self.free[at[first + i]])
 
             steps = in_threads(solve, range(len(hessian)), self.problem.threads)

@@ -180,7 +180,8 @@ class Problem:
                 objective[i] += cost.sum() - y @ drive
                 gradient[i] += (expected - y) @ design
                 design *= np.sqrt(weight)[:, None]
-                hessian[i] += design.T @ design  # one array with itself: half the work of a general product
+                with np.errstate(over="ignore"):  # far from the optimum; such points are refused
+                    hessian[i] += design.T @ design  # one array with itself: half the work of a general product
 
             in_threads(add, range(n), self.threads)
         ridge = self.ridge[targets]

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from fitspike.models.base import SolverContext
 from fitspike.models.coupled_glm import CoupledGLM
+from fitspike.params import initial_params
+from fitspike.rng import Stream
 
 sys.path.insert(0, str(Path(__file__).parent))
 from glm_data import dense_design, recording, simulated_counts, solve  # noqa: E402
@@ -71,6 +74,21 @@ def test_a_tolerance_below_rounding_ends(data, solver: str, precision: str) -> N
     assert report.status == "CONVERGED"
     tolerance = 1e-6 if precision == "float64" else 1e-4  # the exact one is good to 1e-7
     assert np.abs(params["coupling"] - exact["coupling"]).max() < tolerance
+
+
+def test_a_newton_step_whose_hessian_overflows_is_shortened() -> None:
+    """From far too low a rate the full step goes where exp(drive) times squared counts is beyond double precision."""
+    random = np.random.Generator(np.random.Philox(4))
+    counts = random.poisson(0.1, (1, 3000, 2))
+    counts[0, 1000:1100, 0] = random.poisson(100, 100)
+    binned = recording(counts).bin()
+    model = replace(MODEL, ridge_history=1.0, ridge_coupling=1.0, solver="newton", stabilise="off")
+    params, _ = solve(model, binned)
+    init = {**initial_params(model.param_specs(binned.info()), Stream(0, "init")), "bias": np.full(2, -12.0)}
+    far, report = model.solve(binned, SolverContext(init=init, stream=Stream(0, "solver")))
+    assert report.status == "CONVERGED"
+    for name in ("bias", "history", "coupling"):
+        assert np.allclose(far[name], params[name], atol=1e-6)
 
 
 def test_unpenalised_optimum_and_standard_errors_equal_statsmodels(data) -> None:
