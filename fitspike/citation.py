@@ -30,11 +30,12 @@ class Citation:
 
 
 def collect(*used: object) -> tuple[Citation, ...]:
-    """Return the citations of the given objects (their `citation` attribute), each once, in order."""
+    """Return the citations of the given objects (their `citation` attribute, a plain text too), each once, in order."""
     found: dict[str, Citation] = {}
     for item in used:
         citation = getattr(item, "citation", None)
         for one in citation if isinstance(citation, tuple | list) else (citation,):
+            one = Citation(one) if isinstance(one, str) and one.strip() else one
             if isinstance(one, Citation):
                 found.setdefault(one.text, one)
     return tuple(found.values())

@@ -193,11 +193,23 @@ def _say(error: Exception, wants_traceback: bool, status: int) -> int:
     return status
 
 
+class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to what standard error is at that moment; a command run in Python may have had another one than the next."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        """Return standard error."""
+        return sys.stderr
+
+
 def _log_to_stderr() -> None:
     """Send the package's warnings to standard error, one line each."""
     logger = logging.getLogger("fitspike")
     if not logger.handlers:
-        handler = logging.StreamHandler()
+        handler = _StderrHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         logger.addHandler(handler)
         logger.propagate = False

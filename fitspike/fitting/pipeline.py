@@ -176,8 +176,8 @@ def _open_session(request: Request, prepared: Prepared, folder: RunFolder | None
 def _run(request: Request, prepared: Prepared, session: Session, provenance: RunProvenance, threads: int) -> FitResult:
     """Select, optimise, judge, store."""
     config = request.config
-    _announce(prepared, config, session)
     session.lifecycle.notify("fitspike_fit_start", run=session.run)
+    _announce(prepared, config, session)
     budget = Budget.of(config)
     prepared, table = select_settings(prepared, config, session, threads, budget)
     fitted = read_fitted(session.folder, prepared, prepared.components.model) if session.folder is not None else None
@@ -282,8 +282,9 @@ def _interrupted(session: Session, result: FitResult | None) -> FitInterrupted:
         session.folder.set_status(
             "interrupted", stage=session.stage, step=session.last_step, message=where, status=FitStatus.INTERRUPTED.name
         )
-    session.lifecycle.notify("fitspike_fit_end", run=session.run, result=result)
-    return FitInterrupted(f"the fit was interrupted in stage {session.stage!r} at step {session.last_step}; {where}.", result)
+    error = FitInterrupted(f"the fit was interrupted in stage {session.stage!r} at step {session.last_step}; {where}.", result)
+    session.lifecycle.notify("fitspike_fit_end", run=session.run, result=error)
+    return error
 
 
 def _note_failure(session: Session, error: BaseException) -> None:
@@ -291,4 +292,4 @@ def _note_failure(session: Session, error: BaseException) -> None:
     logger.error("failed in stage %s: %s", session.stage, error)
     if session.folder is not None:
         session.folder.set_status("failed", stage=session.stage, step=session.last_step, message=str(error))
-    session.lifecycle.notify("fitspike_fit_end", run=session.run, result=None)
+    session.lifecycle.notify("fitspike_fit_end", run=session.run, result=error)

@@ -100,7 +100,7 @@ class Entry:
             yield
         except FitspikeError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if self.plugin == BUILT_IN:
                 raise
             raise PluginError(f"{self.origin} failed while {doing}: {type(error).__name__}: {error}") from error
@@ -208,7 +208,10 @@ def get_registry() -> Registry:
 
     merged, _ = merge(standing_layers())
     disabled = merged.get("plugins", {}).get("disable", ())
-    return Registry(PluginManager(disabled=[disabled] if isinstance(disabled, str) else disabled))
+    registry = Registry(PluginManager(disabled=[disabled] if isinstance(disabled, str) else disabled))
+    # Nobody asks for kernels by name here: they go to the table of the kernels, which knows no plugins, before anything is computed.
+    registry.entries("kernels")
+    return registry
 
 
 def reset_registry() -> None:

@@ -275,6 +275,69 @@ def test_kernels_that_fail_are_passed_over_with_the_reason(plugin_folder, regist
             dispatch._TABLE["densify"].pop(backend, None)
 
 
+@pytest.mark.parametrize(
+    ("fault", "told", "found"),
+    [
+        ("raise ZeroDivisionError('no current today')", "ZeroDivisionError: no current today", "raised ZeroDivisionError"),
+        ("raise SystemExit(0)", "SystemExit: 0", "raised SystemExit"),
+        ("return state", "ValueError", "step must return (state, drive)"),
+    ],
+    ids=["raises", "exits", "returns too little"],
+)
+def test_a_neuron_that_fails_in_the_middle_of_a_fit_is_blamed(plugin_folder, registry_of, session, tmp_path, capsys, fault, told, found):
+    source = NEURON.format(name="faulty-neuron", aliases=()).replace('return state, params["bias"] + current', fault)
+    plugin_folder.install("faulty", source)
+    registry_of()
+    assert run(["fit", session, "--neuron", "faulty-neuron", *SHORT, "--out", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert "plugin 'faulty' (fitspike-faulty 1.0) failed while" in error and told in error and "Traceback" not in error
+    assert json.loads((tmp_path / "run" / "status.json").read_text(encoding="utf-8"))["state"] == "failed"
+    assert run(["plugins", "check", "faulty"]) == 1
+    assert found in capsys.readouterr().out
+
+
+def test_a_listener_hears_start_steps_and_how_the_fit_ended(plugin_folder, registry_of, session, tmp_path):
+    plugin_folder.install(
+        "listener",
+        """
+        from fitspike.plugin import hookimpl
+        heard = []
+        @hookimpl
+        def fitspike_fit_start(run):
+            heard.append(("start", run.model, run.n_neurons, run.run_dir))
+        @hookimpl
+        def fitspike_fit_step(step, metrics):
+            heard.append(("step", step, {type(value) for value in metrics.values()}))
+        @hookimpl
+        def fitspike_fit_end(run, result):
+            heard.append(("end", type(result).__name__, (run.run_dir / "params.npz").exists()))
+        """,
+    )
+    plugin_folder.install("faulty", NEURON.format(name="faulty-neuron", aliases=()).replace("return state, ", "raise KeyError; "))
+    registry_of()
+    assert (
+        run(
+            ["fit", session, "--model", "spiking-network", *SHORT, "--set", "stop.log_every=1", "--no-report", "--out", str(tmp_path / "a")]
+        )
+        == 0
+    )
+    assert run(["fit", session, "--neuron", "faulty-neuron", *SHORT, "--no-report", "--out", str(tmp_path / "b")]) == 1
+    import fitspike_listener
+
+    good, bad = fitspike_listener.heard[:4], fitspike_listener.heard[4:]
+    assert good[0] == ("start", "fitspike:spiking-network", 2, tmp_path / "a")
+    assert [(what, step) for what, step, _ in good[1:3]] == [("step", 1), ("step", 2)] and good[1][2] == {float}
+    assert good[3] == ("end", "FitResult", True)
+    assert bad == [("start", "fitspike:spiking-network", 2, tmp_path / "b"), ("end", "PluginError", False)]
+
+
+def test_a_citation_of_the_wrong_type_does_not_cost_the_fit(plugin_folder, registry_of, session, tmp_path):
+    plugin_folder.install("careless", NEURON.format(name="careless-neuron", aliases=()).replace('Citation("Nobody 2000")', '"Nobody 2000"'))
+    registry_of()
+    assert run(["fit", session, "--neuron", "careless-neuron", *SHORT, "--no-report", "--out", str(tmp_path / "run")]) == 0
+    assert "Nobody 2000" in (tmp_path / "run" / "citations.bib").read_text(encoding="utf-8")
+
+
 # -- gone after a run ---------------------------------------------------------------------------------------------------------------
 
 

@@ -64,7 +64,7 @@ class Report:
         except Mismatch as mismatch:
             self._fail(name, str(mismatch))
             return None
-        except Exception as error:  # noqa: BLE001 - the code under test may raise anything, and that is the finding
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the code under test may raise anything, and that is the finding
             self._fail(name, f"raised {type(error).__name__}: {error}{_where(error)}")
             return None
         self._passed.append(name)
@@ -137,7 +137,7 @@ def _is_picklable(instance: Any) -> None:
         expect(copy == instance, f"a pickled copy is {copy!r}, which is not equal to {instance!r}. Compare settings by value.")
 
 
-def _where(error: Exception) -> str:
+def _where(error: BaseException) -> str:
     """Return file and line of the innermost frame outside fitspike, if there is one; fitspike's own errors speak for themselves."""
     if isinstance(error, FitspikeError):
         return ""
