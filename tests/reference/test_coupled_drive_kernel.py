@@ -94,3 +94,14 @@ def test_filtered_counts_equal_the_sum_over_lags(form: str) -> None:
     for span in (range(90), range(41, 70), np.array([89, 0, 50, 49, 60])):
         fused, plain = (filtered_counts(events, span, basis, decay=decay, backend=b) for b in ("numba", "reference"))
         assert np.allclose(fused, plain, rtol=0, atol=1e-13)
+
+
+def test_fading_filtered_counts_end_in_zeros_not_in_denormal_numbers() -> None:
+    pointer = np.concatenate([[0], np.ones(4000)]).astype(np.int64)  # one spike in the first of 4000 bins
+    events = Events(pointer, np.zeros(1, np.uint16), None, np.array([0, 4000]), np.array([0]), 1)
+    gain, decay = np.array([0.1, 0.05]), np.array([0.9, 0.95])
+    traces = filtered_counts(events, range(4000), gain, decay=decay, dtype="float32", backend="numba")[:, 0]
+    assert np.abs(traces[traces != 0]).min() > 1e-20 > np.finfo(np.float32).tiny
+    exact = np.concatenate([np.zeros((1, 2)), gain * decay ** np.arange(3999)[:, None]])
+    assert np.abs(traces - exact).max() < 1e-8  # single precision
+    assert (traces[-1] == 0).all()
