@@ -92,28 +92,27 @@ class QuasiNewton:
     def direction(self, state: State, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return directions, slopes and expected decreases; see `Direction`."""
         gradient = state["gradient"][at]
-        steps, changes, n_pairs = state["pair_step"][:, at], state["pair_change"][:, at], state["n_pairs"][at]
+        steps, changes, n_pairs = state["pair_step"], state["pair_change"], state["n_pairs"][at]
         n_kept = len(steps)
-        curvature = np.einsum("mnp,mnp->mn", steps, changes)
+        n_used = min(n_kept, int(n_pairs.max(initial=0)))
         vector, alpha = gradient.copy(), np.zeros((n_kept, len(at)))
         order = [(n_pairs - 1 - back) % n_kept for back in range(n_kept)]  # ring places, newest first
-        lane = np.arange(len(at))
-        for back in range(n_kept):
+        curvature = np.zeros((n_kept, len(at)))
+        for back in range(n_used):
             exists = back < n_pairs
-            place = order[back]
-            s, y, rho = steps[place, lane], changes[place, lane], curvature[place, lane]
+            s, y = steps[order[back], at], changes[order[back], at]
+            rho = curvature[back] = np.einsum("np,np->n", s, y)
             a = np.where(exists, np.einsum("np,np->n", s, vector) / np.where(exists, rho, 1.0), 0.0)
             alpha[back] = a
             vector -= a[:, None] * y
-        newest_change = changes[order[0], lane]
+        newest_change = changes[order[0], at]
         mapped = self.metric.apply(newest_change, at)
         size = np.einsum("np,np->n", newest_change, mapped)
-        scale = np.where((n_pairs > 0) & (size > 0), curvature[order[0], lane] / np.where(size > 0, size, 1.0), 1.0)
+        scale = np.where((n_pairs > 0) & (size > 0), curvature[0] / np.where(size > 0, size, 1.0), 1.0)
         vector = scale[:, None] * self.metric.apply(vector, at)
-        for back in range(n_kept - 1, -1, -1):
+        for back in range(n_used - 1, -1, -1):
             exists = back < n_pairs
-            place = order[back]
-            s, y, rho = steps[place, lane], changes[place, lane], curvature[place, lane]
+            s, y, rho = steps[order[back], at], changes[order[back], at], curvature[back]
             b = np.where(exists, np.einsum("np,np->n", y, vector) / np.where(exists, rho, 1.0), 0.0)
             vector += np.where(exists, alpha[back] - b, 0.0)[:, None] * s
         decrease = np.einsum("np,np->n", gradient, vector)
