@@ -142,6 +142,8 @@ class PluginManager:
         self._pluggy.add_hookspecs(hookspecs)
         self._records: dict[str, PluginRecord] = {}
         self._is_discovered = False
+        self.is_complete = False
+        """Whether discovery is over; a plugin that uses fitspike while it is imported asks before that."""
 
     def records(self) -> list[PluginRecord]:
         """Return a record per plugin, the built-ins first."""
@@ -203,6 +205,7 @@ class PluginManager:
         found = [(point, distribution, version) for distribution, version, points in self._installed() for point in points]
         for point, distribution, version in sorted(found, key=lambda one: one[0].name):
             self._load(point, distribution, version)
+        self.is_complete = True
 
     def _installed(self) -> Iterator[tuple[str, str, list[EntryPoint]]]:
         """Yield name, version and entry points of each distribution that has any in our group, the first of a name on the path.
@@ -295,6 +298,8 @@ class PluginManager:
         self._trace(f"{record.name}: registered {', '.join(hooks) or 'no hook'}")
 
     def _note(self, record: PluginRecord, text: str, error: BaseException | None = None) -> None:
+        if text in (problem.text for problem in record.problems):
+            return  # a table is filled again if a plugin asked for it before all were loaded
         lines = "" if error is None else "".join(traceback.format_exception(error))
         record.problems.append(Problem(text, lines))
         logger.warning("plugin %r (%s %s): %s", record.name, record.distribution, record.version, text)

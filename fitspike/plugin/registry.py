@@ -136,9 +136,12 @@ class Registry:
     def entries(self, kind: str) -> list[Entry]:
         """Return all entries of a kind, built-ins first, then by plugin."""
         table = kind if kind in KINDS or kind in ("kernels", "commands") else kind_of(kind).table
-        if table not in self._tables:
-            self._tables[table] = self.manager.collect(table)
-        return self._tables[table]
+        if table in self._tables:
+            return self._tables[table]
+        found = self.manager.collect(table)
+        if self.manager.is_complete:
+            self._tables[table] = found
+        return found
 
     def names(self, kind: str) -> list[str]:
         """Return the sorted names that can be used for a kind; names that two plugins share appear qualified."""
@@ -201,19 +204,23 @@ class Registry:
         return f" {'Plugins' if len(failed) > 1 else 'Plugin'} {listed} failed to load (see `fitspike plugins list`)."
 
 
-@functools.cache
 def get_registry() -> Registry:
     """Return the registry of this process, with the plugins that `FITSPIKE_PLUGINS` and the configuration allow."""
-    from fitspike.plugin.manager import PluginManager
-
-    merged, _ = merge(standing_layers())
-    disabled = merged.get("plugins", {}).get("disable", ())
-    registry = Registry(PluginManager(disabled=[disabled] if isinstance(disabled, str) else disabled))
+    registry = _registry_of_this_process()
     # Nobody asks for kernels by name here: they go to the table of the kernels, which knows no plugins, before anything is computed.
     registry.entries("kernels")
     return registry
 
 
+@functools.cache
+def _registry_of_this_process() -> Registry:
+    from fitspike.plugin.manager import PluginManager
+
+    merged, _ = merge(standing_layers())
+    disabled = merged.get("plugins", {}).get("disable", ())
+    return Registry(PluginManager(disabled=[disabled] if isinstance(disabled, str) else disabled))
+
+
 def reset_registry() -> None:
     """Forget the registry, so that the next use discovers plugins again."""
-    get_registry.cache_clear()
+    _registry_of_this_process.cache_clear()

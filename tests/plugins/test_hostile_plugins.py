@@ -101,6 +101,26 @@ def test_an_object_whose_attributes_raise_is_a_failed_plugin(plugin_folder, regi
     assert record.status == "failed" and "do not look" in record.error
 
 
+def test_a_plugin_may_use_fitspike_while_it_is_imported(plugin_folder, registry_of, session):
+    source = NEURON.format(name="eager-neuron", aliases=()) + f"    import fitspike\n    N_SPIKES = fitspike.load({session!r}).n_spikes\n"
+    plugin_folder.install("a-first", "import fitspike\nfitspike.load('/nowhere/at/all.txt')")
+    plugin_folder.install("eager", source)
+    reader = """
+    class Late:
+        name = "late-reader"
+    @hookimpl
+    def fitspike_register_readers(register):
+        register(Late)
+"""
+    plugin_folder.install("z-last", NEURON.format(name="z-neuron", aliases=()) + reader)
+    registry = registry_of()
+    records = {record.name: record for record in registry.records()}
+    assert "no such file or folder" in records["a-first"].error
+    assert (records["eager"].status, records["z-last"].status) == ("loaded", "loaded")
+    assert {"eager-neuron", "z-neuron"} <= set(registry.names("neuron_models"))
+    assert "late-reader" in registry.names("readers"), "what the eager plugin asked for was asked for too early"
+
+
 # -- names --------------------------------------------------------------------------------------------------------------------------
 
 
