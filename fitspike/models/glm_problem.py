@@ -216,15 +216,13 @@ def spike_filters(
             continue
         decay = basis.decay
         n_lags = max(b.n_lags for b in (layout.history, layout.population) if b is not None)
-        values = np.diag(1.0 - decay) if decay is not None else basis.at_lags(n_lags)
-        added = factor * (rows[:, layout.terms[name].columns] @ values)
+        added = factor * _by_lag(rows[:, layout.terms[name].columns], basis, n_lags)
         own = added if own is None else own + added
     if layout.coupling is not None:
         basis, decay = layout.coupling, layout.coupling.decay
-        values = np.diag(1.0 - decay) if decay is not None else basis.values
         weights = rows[:, layout.terms["coupling"].columns].reshape(len(rows), layout.n_neurons, basis.n_basis).copy()
         weights[np.arange(len(targets)), targets] = 0.0
-        pair = np.ascontiguousarray((weights @ values).transpose(1, 2, 0))
+        pair = np.ascontiguousarray(_by_lag(weights, basis, basis.n_lags).transpose(1, 2, 0))
     return own, pair, decay
 
 
@@ -235,14 +233,23 @@ def add_filter_gradient(
     for name, factor in (("history", 1.0), ("population", -1.0 / population_scale)):
         basis: LagBasis | None = getattr(layout, name)
         if basis is not None and d_own is not None:
-            values = np.diag(1.0 - basis.decay) if basis.decay is not None else basis.at_lags(d_own.shape[1])
-            gradient[:, layout.terms[name].columns] += factor * (d_own @ values.T)
+            gradient[:, layout.terms[name].columns] += factor * _by_function(d_own, basis)
     if layout.coupling is not None and d_pair is not None:
-        basis = layout.coupling
-        values = np.diag(1.0 - basis.decay) if basis.decay is not None else basis.values
-        weights = d_pair.transpose(2, 0, 1) @ values.T  # (n_targets, n_pre, n_basis)
+        weights = _by_function(d_pair.transpose(2, 0, 1), layout.coupling)  # (n_targets, n_pre, n_basis)
         weights[np.arange(len(targets)), targets] = 0.0
         gradient[:, layout.terms["coupling"].columns] += weights.reshape(len(targets), -1)
+
+
+def _by_lag(weights: np.ndarray, basis: LagBasis, n_lags: int) -> np.ndarray:
+    """Return what a spike adds at each lag under weights (..., n_basis): (..., n_lags), or the size of each exponential (..., n_basis)."""
+    return weights * (1.0 - basis.decay) if basis.decay is not None else weights @ basis.at_lags(n_lags)
+
+
+def _by_function(derivative: np.ndarray, basis: LagBasis) -> np.ndarray:
+    """Return the derivative by the weights (..., n_basis) from that by what `_by_lag` gives: its transpose."""
+    if basis.decay is not None:
+        return derivative * (1.0 - basis.decay)
+    return derivative @ basis.at_lags(derivative.shape[-1]).T
 
 
 def _expected(drive: np.ndarray, emission: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
