@@ -1,4 +1,4 @@
-"""The error family of fitspike, suggestions for misspelt names, and a collector that reports all problems at once."""
+"""The error family of fitspike, wording that messages share, and a collector that reports all problems at once."""
 
 from __future__ import annotations
 
@@ -102,6 +102,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the nearest known name, or a full stop: the end of a sentence that names what is unknown."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else "."
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 neuron", "2,000 neurons"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 class Problems:

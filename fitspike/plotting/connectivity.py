@@ -102,17 +102,19 @@ def draw_history_filters(lag_ms: np.ndarray, filters: np.ndarray) -> Figure:
     many = len(filters) > 100
     for row in filters:
         left.plot(lag_ms, row, color=DATA, lw=0.6, alpha=0.08 if many else 0.35, rasterized=many)
-    left.plot(lag_ms, np.median(filters, axis=0), color="black", lw=1.6, label="median neuron")
+    if len(filters) > 1:
+        left.plot(lag_ms, np.median(filters, axis=0), color="black", lw=1.6, label="median neuron")
+        left.legend()
     left.axhline(0, color=NEUTRAL, lw=0.8)
     left.set(title="history filter", xlabel="lag after the neuron's own spike (ms)", ylabel="change of log rate")
-    left.legend()
     gain = np.exp(np.clip(filters, -20, 20))
     low, middle, high = np.percentile(gain, [10, 50, 90], axis=0)
-    right.fill_between(lag_ms, low, high, color=DATA, alpha=0.25, lw=0, label="10 to 90 % of neurons")
-    right.plot(lag_ms, middle, color=DATA)
+    right.plot(lag_ms, middle, color=DATA, label="median neuron")
+    if len(filters) > 1:
+        right.fill_between(lag_ms, low, high, color=DATA, alpha=0.25, lw=0, label="10 to 90 % of neurons")
+        right.legend()
     right.axhline(1, color=NEUTRAL, lw=0.8)
     right.set(title="rate after a spike, times", xlabel="lag (ms)", ylabel="factor", ylim=(0, None))
-    right.legend()
     return figure
 
 

@@ -83,21 +83,27 @@ def draw(run_dir: Path, what: Sequence[str] = (), folder: Path | None = None, fo
     return [style.save(drawings[name].figure(), folder / f"{name}.{format}") for name in (what or drawings)]
 
 
+def part_shown(run: RunFiles) -> str:
+    """Return which data figures and simulation refer to: what was held out, or without that the training data."""
+    return "held-out data" if "n_bins" in run.score else "training data"
+
+
 def _raster(run: RunFiles) -> Drawing | None:
     recorded, simulated = run.group("recorded"), run.group("simulated")
     if "raster_time_s" not in recorded:
         return None
-    panels = {"data": (recorded["raster_time_s"], recorded["raster_neuron"])}
+    parts = ("raster_time_s", "raster_neuron", "raster_count")
+    panels = {"data": tuple(recorded[name] for name in parts)}
     stop_s = float(recorded["raster_stop_s"])
     if "raster_time_s" in simulated:
-        panels["free simulation"] = (simulated["raster_time_s"], simulated["raster_neuron"])
+        panels["free simulation"] = tuple(simulated[name] for name in parts)
         stop_s = min(stop_s, float(simulated["raster_stop_s"]))
-    panels = {name: (time[time < stop_s], neuron[time < stop_s]) for name, (time, neuron) in panels.items()}
+    panels = {name: tuple(values[part[0] < stop_s] for values in part) for name, part in panels.items()}
     starts = recorded["raster_trial_start_s"]
     return Drawing(
         "raster",
-        "Spikes of the held-out data and of the fitted model running freely, neurons in the order of their recorded rate, with the mean "
-        "rate over neurons below each.",
+        f"Spikes of the {part_shown(run)} and of the fitted model running freely, neurons in the order of their recorded rate, with the "
+        "mean rate over neurons below each.",
         lambda: raster.draw_raster(panels, len(run.neuron_ids), stop_s, trial_start_s=starts[starts < stop_s], neuron_ids=run.neuron_ids),
     )
 
@@ -307,8 +313,12 @@ def _learning(run: RunFiles) -> Drawing | None:
         return None
     stage = run.history[-1].get("stage")
     rows = [row for row in run.history if row.get("stage") == stage]
-    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in ("stage", "step", "wall_s")]
-    terms = {name: np.array([_number(row.get(name)) for row in rows]) for name in names}
+    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in ("stage", "step", "wall_s", "epoch")]
+    terms: dict[str, np.ndarray] = {}
+    for name in names:
+        values = np.array([_number(row.get(name)) for row in rows])
+        if not any(np.array_equal(values, other, equal_nan=True) for other in terms.values()):  # a loss of one term equals that term
+            terms[name] = values
     step, wall_s = (np.array([_number(row.get(name)) for row in rows]) for name in ("step", "wall_s"))
     return Drawing("learning-curve", "The course of the fit.", lambda: learning_curve.draw_learning_curve(step, terms, wall_s))
 

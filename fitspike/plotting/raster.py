@@ -18,7 +18,7 @@ MOST_NAMES = 12
 
 @styled
 def draw_raster(
-    panels: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
     n_neurons: int,
     stop_s: float,
     *,
@@ -30,8 +30,8 @@ def draw_raster(
 
     Parameters
     ----------
-    panels : mapping of title to (time_s, neuron), each (n_spikes,)
-        The first is drawn as data, the others as model.
+    panels : mapping of title to (time_s, neuron, count), each (n_events,)
+        The first is drawn as data, the others as model. An event is one tick, whatever its count.
     n_neurons : int
     stop_s : float
         End of the stretch; it starts at 0.
@@ -44,14 +44,14 @@ def draw_raster(
     """
     first = next(iter(panels.values()))
     if order is None:
-        order = np.argsort(np.bincount(np.asarray(first[1], np.int64), minlength=n_neurons), kind="stable")
+        order = np.argsort(np.bincount(np.asarray(first[1], np.int64), weights=first[2], minlength=n_neurons), kind="stable")
     row = np.empty(n_neurons, np.int64)
     row[np.asarray(order)] = np.arange(n_neurons)
     height = min(3.2, 1.2 + 0.02 * n_neurons)
     ratios = [height, 0.55] * len(panels)
     figure, axes = new_figure(2 * len(panels), 1, height_in=sum(ratios) + 0.5, sharex=True, gridspec_kw={"height_ratios": ratios})
     most = 1e-9
-    for number, (title, (time, neuron)) in enumerate(panels.items()):
+    for number, (title, (time, neuron, count)) in enumerate(panels.items()):
         colour = DATA if number == 0 else MODEL
         time, neuron = np.asarray(time, np.float64), np.asarray(neuron, np.int64)
         top, below = axes[2 * number, 0], axes[2 * number + 1, 0]
@@ -59,7 +59,7 @@ def draw_raster(
         top.set(title=title, ylabel="neuron\n(by rate)" if n_neurons > 1 else "neuron")
         if neuron_ids is not None and n_neurons <= MOST_NAMES:
             top.set_yticks(np.arange(n_neurons), [str(neuron_ids[i])[:12] for i in order], fontsize=7)
-        rate, edges = np.histogram(time, bins=RATE_WINDOWS, range=(0, stop_s))
+        rate, edges = np.histogram(time, bins=RATE_WINDOWS, range=(0, stop_s), weights=count)
         rate = rate / (n_neurons * (edges[1] - edges[0]))
         most = max(most, rate.max())
         below.stairs(rate, edges, fill=True, color=colour, alpha=0.35, lw=0)

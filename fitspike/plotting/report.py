@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 
 from fitspike.plotting import style
-from fitspike.plotting.figures import Drawing, available, selection_rows, significant
+from fitspike.plotting.figures import Drawing, available, part_shown, selection_rows, significant
 from fitspike.plotting.run_files import RunFiles
 
 SCORES = {
@@ -104,6 +104,7 @@ def render(run: RunFiles, figure_folder: Path | None = None) -> str:
         neurons=_neurons(run),
         selection=selection_rows(run.selection),
         selection_method=run.selection.get("method", ""),
+        part_shown=part_shown(run),
         simulation=_simulation(run.simulation),
         agreement=[(text, run.simulation[name]) for name, text in AGREEMENT.items() if run.simulation.get(name) is not None],
         couplings=_couplings(run),
@@ -170,10 +171,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
                 rows.append((prefix + name, str(value["qualified_name"])))
                 value = value.get("settings", {})
             rows += _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, list | tuple) and len(value):
             shown = [number(item) for item in value[:12]]
             rows.append((prefix + name, ", ".join(shown) + (f" and {len(value) - 12} more" if len(value) > 12 else "")))
-        elif value not in ("", None):
+        elif value not in ("", None, [], ()):
             rows.append((prefix + name, number(value)))
     return rows
 
@@ -223,8 +224,8 @@ def _data(run: RunFiles) -> list[tuple[str, str]]:
     rows = [(text, number(data[name])) for name, text in _DATA_ROWS.items() if data.get(name) is not None]
     if "rate_hz" in recorded:
         low, middle, high = np.percentile(recorded["rate_hz"], [0, 50, 100])
-        rows.append(("rates in the held-out part (Hz)", f"median {middle:.3g}, {low:.3g} to {high:.3g}"))
-        rows.append(("held-out time (s)", number(float(recorded["duration_s"]))))
+        rows.append((f"rates in the {part_shown(run)} (Hz)", f"median {middle:.3g}, {low:.3g} to {high:.3g}"))
+        rows.append((f"time of the {part_shown(run)} (s)", number(float(recorded["duration_s"]))))
     return rows
 
 
@@ -260,7 +261,8 @@ def _scores(score: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _score_extent(score: Mapping[str, Any]) -> str:
     if "n_spikes" not in score:
         return ""
-    text = f"{number(score['n_spikes'])} spikes of {number(score.get('n_neurons'))} neurons in {number(score.get('n_bins'))} held-out bins"
+    neurons = "1 neuron" if score.get("n_neurons") == 1 else f"{number(score.get('n_neurons'))} neurons"
+    text = f"{number(score['n_spikes'])} spikes of {neurons} in {number(score.get('n_bins'))} held-out bins"
     if score.get("blocks"):
         text += f"; uncertainty from {number(score.get('n_bootstrap'))} resamplings of blocks ({score['blocks']})"
     return text + "."

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fitspike.errors import counted
 from fitspike.plotting.style import DATA, FAINT, GOOD, MODEL, NEUTRAL, identity_line, log_ticks, new_figure, new_mosaic, note, styled
 
 KS_95 = 1.36
@@ -45,7 +46,9 @@ def _scatter(axes: Axes, x: np.ndarray, y: np.ndarray, what: str, *, log: bool =
     x, y = np.ravel(x), np.ravel(y)
     usable = np.isfinite(x) & np.isfinite(y) & ((x > 0) & (y > 0) if log else True)
     if not usable.any():
-        note(axes, f"{what}: nothing to compare")
+        axes.set_title(what)
+        axes.set_box_aspect(1)
+        note(axes, "nothing to compare")
         return
     if log:
         axes.set(xscale="log", yscale="log")
@@ -76,7 +79,7 @@ def _spectra(axes: Axes, recorded: Mapping[str, np.ndarray], simulated: Mapping[
             mean = [np.add.reduceat(values, bands[:-1]) / width for values in (frequency, power)] if len(bands) > 1 else [frequency, power]
             axes.loglog(*mean, color=colour, label=name)
     if not axes.lines:
-        note(axes, "trials too short for a spectrum")
+        note(axes, "trials too short\nfor a spectrum")
         return
     axes.set(title="population rate: spectrum", xlabel="frequency (Hz)", ylabel="power (Hz$^2$/Hz)")
     log_ticks(axes.yaxis)
@@ -96,7 +99,7 @@ def _autocorrelograms(axes: Axes, recorded: Mapping[str, np.ndarray], simulated:
             )
             axes.plot(lag, relative, color=colour, marker="" if len(relative) > 20 else "o", ms=3)
     if not axes.lines:
-        note(axes, "trials too short for autocorrelograms")
+        note(axes, "trials too short\nfor autocorrelograms")
         return
     axes.axhline(1, color=NEUTRAL, lw=0.8, ls="--", zorder=0)
     axes.set(title="autocorrelogram", xlabel="lag (ms)", ylabel="rate after a spike / rate", ylim=(0, None), xlim=(0, None))
@@ -112,7 +115,7 @@ def _traces(axes: Axes, recorded: Mapping[str, np.ndarray], simulated: Mapping[s
         axes.plot(np.arange(len(trace)) * together * window_ms / 1000, trace, color=colour, lw=1.0, alpha=0.9, label=name)
     axes.set(title=f"population rate, means of {together * window_ms:g} ms", xlabel="time (s)", ylabel="Hz", ylim=(0, None))
     axes.margins(x=0.01)
-    axes.legend(loc="upper right", ncols=2)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1, ncols=2)
 
 
 @styled
@@ -189,10 +192,14 @@ def draw_time_rescaling(quantile: np.ndarray, cdf: np.ndarray, statistic: np.nda
     ordered = np.sort(distance[usable])
     right.plot(np.arange(1, len(ordered) + 1), ordered, "o", color=NEUTRAL, ms=3.5, mew=0)
     right.axhline(1, color="black", lw=0.8, ls="--")
-    right.set(ylim=(0, max(1.3, 1.05 * ordered[-1])), xlabel="neurons, by distance", ylabel="KS distance / 95 % bound")
-    right.set_title(f"{inside.sum()} of {usable.sum()} neurons inside")
+    right.set(
+        xlim=(0.5, len(ordered) + 0.5),
+        ylim=(0, max(1.3, 1.05 * ordered[-1])),
+        xlabel="neurons, by distance",
+        ylabel="KS distance / 95 % bound",
+    )
+    right.set_title(f"{inside.sum()} of {counted(int(usable.sum()), 'neuron')} inside")
     right.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    right.margins(x=0.08)
     return figure
 
 

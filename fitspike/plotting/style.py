@@ -99,7 +99,7 @@ def svg_bytes(figure: Figure) -> bytes:
 
 def note(axes: Axes, text: str) -> None:
     """Write a remark in the middle of empty axes."""
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=NEUTRAL, wrap=True)
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=NEUTRAL, fontsize=8)
     axes.set_xticks([])
     axes.set_yticks([])
 

@@ -149,29 +149,34 @@ def column_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RasterExcerpt:
-    """Spikes of a stretch of scored time: time_s, neuron (n_spikes,), trials laid end to end from trial_start_s on, up to stop_s."""
+    """Spikes of a stretch of scored time, trials laid end to end from trial_start_s on, up to stop_s.
+
+    time_s, neuron, count (n_events,): `count` spikes of one neuron in one bin are one event.
+    """
 
     time_s: np.ndarray
     neuron: np.ndarray
+    count: np.ndarray
     trial_start_s: np.ndarray
     stop_s: float
 
 
-def raster_excerpt(binned: BinnedSpikes, duration_s: float, max_spikes: int = 200_000) -> RasterExcerpt:
-    """Return the first `duration_s` of scored time, cut earlier if it holds more than `max_spikes`."""
+def raster_excerpt(binned: BinnedSpikes, duration_s: float, max_events: int = 200_000) -> RasterExcerpt:
+    """Return the first `duration_s` of scored time, cut earlier if it holds more than `max_events`."""
     lengths = scored_duration_s(binned)
     start = np.concatenate([[0.0], np.cumsum(lengths)])
     warmup_ns = np.asarray(binned.warmup_bins) * binned.dt_ns
-    times, neurons, n_found = [np.zeros(0)], [np.zeros(0, np.int64)], 0
+    times, neurons, counts, n_found = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
     for block in event_blocks(binned):
         time = start[block.trial] + (block.time_ns - warmup_ns[block.trial]) / NS_PER_S
-        keep = np.flatnonzero(time < duration_s)[: max_spikes - n_found]
+        keep = np.flatnonzero(time < duration_s)[: max_events - n_found]
         times.append(time[keep])
         neurons.append(block.neuron[keep])
+        counts.append(block.count[keep])
         n_found += len(keep)
         if len(keep) < len(time):
             break
     time = np.concatenate(times)
-    was_cut = n_found >= max_spikes
+    was_cut = n_found >= max_events
     stop = float(time[-1]) if was_cut else float(min(duration_s, start[-1]))
-    return RasterExcerpt(time, np.concatenate(neurons), start[:-1][start[:-1] < stop], stop)
+    return RasterExcerpt(time, np.concatenate(neurons), np.concatenate(counts), start[:-1][start[:-1] < stop], stop)

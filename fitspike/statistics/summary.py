@@ -51,7 +51,8 @@ autocorrelogram_hz                (N, L)               rate at this lag after a 
 psth_hz, psth_time_ms             (C, T, N), (T,)      only where trials repeat
 psth_conditions, psth_n_trials    (C,)
 psth_split_half, psth_ceiling     (N,)                 see `over_time.PSTH`
-raster_time_s, raster_neuron      (n_spikes,)          excerpt of `raster_s` seconds
+raster_time_s, raster_neuron      (n_events,)          excerpt of `raster_s` seconds
+raster_count                      (n_events,)          spikes of the neuron in that bin
 raster_trial_start_s              (n_excerpt_trials,)  where trials begin in the excerpt
 raster_stop_s                     ()
 ================================= ==================== ===================================================================================
@@ -199,6 +200,7 @@ def _raster(binned: BinnedSpikes, settings: SummarySettings) -> dict[str, Any]:
     return {
         "raster_time_s": found.time_s,
         "raster_neuron": found.neuron.astype(np.uint32),
+        "raster_count": found.count.astype(np.uint32),
         "raster_trial_start_s": found.trial_start_s,
         "raster_stop_s": found.stop_s,
     }

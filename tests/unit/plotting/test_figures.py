@@ -19,19 +19,19 @@ def texts(figure):
 
 def test_raster_puts_neurons_in_order_of_rate_and_shows_the_population_rate():
     time = np.array([0.1, 0.2, 0.3, 0.5, 0.9])
-    neuron = np.array([2, 2, 2, 0, 0])
-    figure = raster.draw_raster({"data": (time, neuron)}, 3, 1.0)
+    neuron, count = np.array([2, 2, 2, 0, 0]), np.array([1, 1, 1, 1, 3])
+    figure = raster.draw_raster({"data": (time, neuron, count)}, 3, 1.0)
     drawn = figure.axes[0].lines[0].get_xydata()
     np.testing.assert_array_equal(drawn[:, 0], time)
-    np.testing.assert_array_equal(drawn[:, 1], [2, 2, 2, 1, 1])  # neuron 1 is silent: lowest row
+    np.testing.assert_array_equal(drawn[:, 1], [1, 1, 1, 2, 2])  # neuron 0 has most spikes, neuron 1 is silent: lowest row
     values, edges, _ = figure.axes[1].patches[0].get_data()
-    assert (values * np.diff(edges)).sum() * 3 == pytest.approx(5)  # spikes
+    assert (values * np.diff(edges)).sum() * 3 == pytest.approx(7)  # spikes
     assert "time (s)" in texts(figure) and "Hz" in texts(figure)
 
 
 def test_raster_of_a_thousand_neurons_is_a_small_file(tmp_path):
     rng = np.random.default_rng(0)
-    train = np.sort(rng.uniform(0, 10, 50_000)), rng.integers(0, 1000, 50_000)
+    train = np.sort(rng.uniform(0, 10, 50_000)), rng.integers(0, 1000, 50_000), np.ones(50_000, int)
     path = style.save(raster.draw_raster({"data": train, "simulation": train}, 1000, 10.0), tmp_path / "raster.svg")
     assert path.stat().st_size < 2_000_000
 
@@ -71,11 +71,11 @@ def test_time_rescaling_takes_the_distance_over_all_intervals():
     """A curve that lies on the diagonal at the quantiles drawn can leave its band between them."""
     quantile = np.linspace(0, 1, 3)
     figure = statistics.draw_time_rescaling(quantile, quantile[None], np.array([0.2]), np.array([100]))
-    assert "0 of 1 neurons inside" in texts(figure)
+    assert "0 of 1 neuron inside" in texts(figure)
 
 
 def test_raster_of_few_neurons_names_them():
-    trains = np.array([0.1, 0.2, 0.3]), np.array([2, 2, 0])
+    trains = np.array([0.1, 0.2, 0.3]), np.array([2, 2, 0]), np.ones(3, int)
     figure = raster.draw_raster({"data": trains}, 3, 1.0, neuron_ids=np.array(["a", "b", "c"]))
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["b", "a", "c"]
 
@@ -164,7 +164,7 @@ def test_figures_are_equal_each_time(run_folder, tmp_path):
 
 def test_figure_settings_do_not_leak():
     before = dict(matplotlib.rcParams)
-    raster.draw_raster({"data": (np.array([0.5]), np.array([0]))}, 1, 1.0)
+    raster.draw_raster({"data": (np.array([0.5]), np.array([0]), np.array([1]))}, 1, 1.0)
     assert dict(matplotlib.rcParams) == before
 
 

@@ -2,9 +2,11 @@
 
 import base64
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from fitspike.errors import RunFolderError
@@ -127,3 +129,22 @@ def test_damaged_files_are_named(tmp_path):
 )
 def test_numbers_are_written_for_readers(value, text):
     assert number(value) == text
+
+
+def test_report_without_a_held_out_part_says_what_is_shown(run_folder, tmp_path):
+    bare = tmp_path / "run"
+    shutil.copytree(run_folder, bare)
+    (bare / "score.json").unlink()
+    text = write_report(bare).read_text(encoding="utf-8")
+    assert "Spikes of the training data" in text and "signals of the training data" in text
+    assert "Nothing was held out" in text and "held-out data" not in text
+
+
+def test_report_says_why_there_is_no_mean_response(run_folder, tmp_path):
+    bare = tmp_path / "run"
+    shutil.copytree(run_folder, bare)
+    with np.load(bare / "statistics.npz") as stored:
+        kept = {name: stored[name] for name in stored.files if "psth" not in name}
+    np.savez(bare / "statistics.npz", **kept)
+    assert "five trials without conditions" in write_report(bare).read_text(encoding="utf-8")
+    assert "five trials without conditions" not in write_report(run_folder).read_text(encoding="utf-8")

@@ -172,6 +172,12 @@ def test_raster_excerpt_lays_trials_end_to_end(trials):
     assert found.stop_s == 3.0
 
 
+def test_raster_excerpt_keeps_counts_of_several_spikes():
+    counts = np.array([[0, 3], [2, 0], [0, 1], [5, 5]])
+    found = over_time.raster_excerpt(Recording.from_counts(counts, dt_ms=50.0).bin(), 0.15)
+    assert list(zip(found.time_s.round(3), found.neuron, found.count, strict=True)) == [(0.0, 1, 3), (0.05, 0, 2), (0.1, 1, 1)]
+
+
 def test_summary_does_not_depend_on_the_order_of_neurons():
     counts = poisson_counts(7, 6, 200, 5)
     order = np.array([3, 1, 4, 0, 2])
