@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CHUNK_VALUES = 2_000_000
 """Entries (trials x bins x neurons) simulated at a time."""
+MOST_PER_BIN = 1e6
+"""Spikes of a neuron in a bin above which a simulation has run away beyond any recording; sums of more would overflow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ def simulate_events(
     Raises
     ------
     InvalidInputError
-        If the model samples counts that are not finite.
+        If the model samples a count that is not finite or above MOST_PER_BIN.
     """
     import torch
 
@@ -79,9 +81,10 @@ def simulate_events(
                 run = model.rollout(tensors, context, uniforms=uniforms, carry=carry)
             carry = run.carry
             spikes = run.spikes.detach().cpu().numpy()
-            if not np.isfinite(spikes).all():
+            if not (spikes.max(initial=0.0) <= MOST_PER_BIN):  # not `>`: NaN compares false
                 raise InvalidInputError(
-                    f"the simulation is not finite from bin {first} on. The model runs away; raise its history and coupling penalties."
+                    f"the free simulation runs away: by bin {first + length} a neuron fires more than {MOST_PER_BIN:g} times in one bin. "
+                    "Raise the penalties on history and coupling."
                 )
             row, bins, neuron = np.nonzero(spikes)
             inside = first + bins < lengths[trials[row]]

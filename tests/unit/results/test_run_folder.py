@@ -3,12 +3,14 @@
 import json
 import os
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 import fitspike
-from fitspike.errors import PluginError, RunFolderError
+from fitspike.errors import InvalidInputError, PluginError, RunFolderError
 from fitspike.models.spiking_network import SpikingNetwork
 from fitspike.neurons.lif import EscapeLIF
 from fitspike.recording.recording import Recording
@@ -16,6 +18,8 @@ from fitspike.results.components import ComponentRef, reference_to
 from fitspike.results.files import plain, read_arrays, write_arrays, write_bytes
 from fitspike.results.result import FitResult
 from fitspike.results.run_dir import RunFolder, next_folder
+from fitspike.results.simulation import FreeTrials, simulate_events
+from fitspike.rng import Stream
 
 
 def test_a_folder_with_anything_in_it_is_refused(tmp_path):
@@ -219,3 +223,15 @@ def test_an_unfinished_run_says_how_to_go_on(tmp_path):
     RunFolder.create(tmp_path / "run").set_status("interrupted", stage="fit")
     with pytest.raises(RunFolderError, match="no parameters yet: the fit is interrupted in stage 'fit'.*--resume"):
         FitResult.load(tmp_path / "run")
+
+
+def test_simulation_that_runs_away_is_refused_in_words():
+    """Counts of 1e30 are finite, and no integer: sums of them would overflow to nonsense."""
+
+    class Explosive:
+        def rollout(self, params, chunk, *, uniforms, carry=None):
+            return SimpleNamespace(spikes=torch.full((1, chunk.n_bins, 1), 1e30, dtype=torch.float64), carry=None)
+
+    trials = FreeTrials(1, 10, 1.0, 1, np.array([-1]))
+    with pytest.raises(InvalidInputError, match="runs away: by bin 10 a neuron fires more than 1e.06 times"):
+        list(simulate_events(Explosive(), {}, trials, Stream(0, "simulation")))
