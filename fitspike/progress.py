@@ -66,11 +66,12 @@ class Progress:
             self._live.start()
         return self
 
-    def update(self, step: int, metrics: Mapping[str, float] | None = None, message: str = "") -> None:
-        """Show that `step` steps are done. `metrics` are plain floats by name."""
+    def update(self, step: int, metrics: Mapping[str, float] | None = None, message: str = "", *, description: str | None = None) -> None:
+        """Show that `step` steps are done. `metrics` are plain floats by name; with a new `description`, other steps are counted now."""
+        self.description = description or self.description
         self._latest, self._is_latest_shown = (step, metrics or {}, message), False
         if self.style == "live":
-            self._live.update(self._task, completed=step, state=_state(metrics or {}, message))
+            self._live.update(self._task, completed=step, description=self.description, state=_state(metrics or {}, message))
             self._is_latest_shown = True
         elif self.style == "lines" and self._clock() - self._last_line >= LINE_EVERY_S:
             self._write_line()

@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from fitspike.cli.output import print_json, print_table
-from fitspike.errors import InvalidInputError
+from fitspike.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
     from fitspike.models.connectivity import Connectivity
@@ -50,7 +50,9 @@ def connectivity(run: Path, truth: Path | None, fdr: float, out: Path | None, as
         plain = None if scores is None else {name: value if np.isfinite(value) else None for name, value in scores.items()}
         print_json({**summary, "truth": plain, "files": [str(file) for file in files]})
         return
-    click.echo(f"{summary['n_pairs']} pairs of {summary['n_neurons']} neurons; rows receive (post), columns send (pre).")
+    click.echo(
+        f"{counted(summary['n_pairs'], 'pair')} of {counted(summary['n_neurons'], 'neuron')}; rows receive (post), columns send (pre)."
+    )
     if found.p_value is None:
         click.echo(f"No p-values: {found.note or 'the fit kept no standard errors'}.")
     else:

@@ -14,7 +14,7 @@ from fitspike.cli.options import data_settings, recording_options
 from fitspike.cli.output import print_json, print_table
 from fitspike.cli.settings import resolve_settings
 from fitspike.config import RunConfig
-from fitspike.errors import FitFailed, FitInterrupted, InvalidInputError, RunFolderError
+from fitspike.errors import FitFailed, FitInterrupted, InvalidInputError, RunFolderError, counted
 
 EXIT_INTERRUPTED, EXIT_FIT_FAILED = 3, 4
 
@@ -204,7 +204,8 @@ def show(result: Any) -> None:
         print_table(("held-out score", "value", "s.e.", "95 % interval"), score_table(result.scores))
         scores = result.scores
         click.echo(
-            f"{scores['n_spikes']} spikes of {scores['n_neurons']} neurons in {scores['n_bins']} bins; errors from {scores['blocks']}."
+            f"{counted(scores['n_spikes'], 'spike')} of {counted(scores['n_neurons'], 'neuron')} in {counted(scores['n_bins'], 'bin')}; "
+            f"errors from {scores['blocks']}."
         )
     for note in result.notes:
         click.echo(f"note: {note}")

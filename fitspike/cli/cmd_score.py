@@ -10,6 +10,7 @@ import click
 from fitspike.cli.cmd_fit import score_table
 from fitspike.cli.options import data_settings, recording_options
 from fitspike.cli.output import print_json, print_table
+from fitspike.errors import counted
 
 
 @click.command()
@@ -38,7 +39,8 @@ def score(run: Path, recordings: tuple[str, ...], *, use_all: bool, per_neuron: 
     plain = found.to_json()
     print_table(("score", "value", "s.e.", "95 % interval"), score_table(plain))
     click.echo(
-        f"{text}: {plain['n_spikes']} spikes of {plain['n_neurons']} neurons in {plain['n_bins']} bins; errors from {plain['blocks']}."
+        f"{text}: {counted(plain['n_spikes'], 'spike')} of {counted(plain['n_neurons'], 'neuron')} in {counted(plain['n_bins'], 'bin')}; "
+        f"errors from {plain['blocks']}."
     )
     for note in found.notes:
         click.echo(f"note: {note}")

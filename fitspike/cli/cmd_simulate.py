@@ -9,6 +9,7 @@ import click
 
 from fitspike.cli.options import load_selected, recording_options
 from fitspike.cli.output import print_json
+from fitspike.errors import counted
 
 
 @click.command()
@@ -55,6 +56,7 @@ def simulate(
         print_json({"path": str(path), **summary, "duration_s": recording.duration_s, "rate_hz": rate_hz, "seed": seed})
         return
     click.echo(
-        f"{recording.n_spikes} spikes of {recording.n_neurons} neurons in {recording.n_trials} trials, {recording.duration_s:g} s "
+        f"{counted(recording.n_spikes, 'spike')} of {counted(recording.n_neurons, 'neuron')} in {counted(recording.n_trials, 'trial')}, "
+        f"{recording.duration_s:g} s "
         f"({rate_hz:.3g} Hz per neuron) in {path}"
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from fitspike.citation import collect
 from fitspike.config import RunConfig
-from fitspike.errors import FitFailed, FitInterrupted
+from fitspike.errors import FitFailed, FitInterrupted, counted
 from fitspike.fitting.estimate import estimate
 from fitspike.fitting.folder import open_folder, read_fitted, write_start
 from fitspike.fitting.judge import Judgement, judge
@@ -208,7 +208,8 @@ def _announce(prepared: Prepared, config: RunConfig, session: Session) -> None:
     """Say what is about to be done, how long it may take and what is unusual about the data."""
     train = prepared.train
     session.progress.say(
-        f"{prepared.components.model.name}: {train.n_neurons} neurons, {train.n_spikes:,} spikes in {train.n_bins_total:,} bins of "
+        f"{prepared.components.model.name}: {counted(train.n_neurons, 'neuron')}, {counted(train.n_spikes, 'spike')} in "
+        f"{counted(train.n_bins_total, 'bin')} of "
         f"{train.dt_ms:g} ms to train on; split {prepared.data.split}"
     )
     expected = estimate(prepared, config).describe()

@@ -22,6 +22,7 @@ from fitspike.results.status import FitStatus
 logger = logging.getLogger("fitspike")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_DOING = {"select": "choosing settings", "fit": "fitting"}
 
 
 class Session:
@@ -101,7 +102,8 @@ class Session:
         if self.folder is not None:
             self.folder.add_history(self.history[-1])
             self.folder.beat(stage=self.stage, step=step)
-        self.progress.update(step, numbers, self.stage)
+        shown = {name: value for name, value in numbers.items() if name not in ("step", "wall_s")}
+        self.progress.update(step, shown, description=_DOING.get(self.stage, self.stage))
         for callback in self.callbacks:
             callback(step, numbers)
         self.lifecycle.notify("fitspike_fit_step", run=self.run, step=step, metrics=numbers)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fitspike.errors import InvalidInputError
+from fitspike.errors import InvalidInputError, counted
 from fitspike.learning.base import Batch, LearningRule, RawParams, UpdateTransform
 from fitspike.learning.batches import cut_long_trials, ordered_chunks
 from fitspike.learning.checkpoint import Training, copy_raw, restore
@@ -187,7 +187,7 @@ class _Run:
         try:
             status, message, kept = self._run_steps(rows)
         except KeyboardInterrupt:
-            status, message, kept = "INTERRUPTED", f"after {training.step} steps", training.raw
+            status, message, kept = "INTERRUPTED", f"{counted(training.step, 'step')} taken.", training.raw
         if self.is_between_steps:
             context.checkpoint(training.step, to_checkpoint(training, self.trained, self.bound))
         if training.best_raw is not None and status != "DIVERGED":
@@ -202,15 +202,15 @@ class _Run:
         last_good = copy_raw(training.raw)
         for epoch, position, chunk in self._chunks(training.epoch, training.position + 1):
             if training.watch.is_plateau(self.stop):
-                return "PLATEAU", f"no improvement over {training.watch.n_stale} log points", training.raw
+                return "PLATEAU", f"No improvement over {counted(training.watch.n_stale, 'log point')}.", training.raw
             if (status := limit_reached(training.step, self.stop)) is not None:
-                return status, f"after {training.step} steps", training.raw
+                return status, f"{counted(training.step, 'step')} taken.", training.raw
             before = copy_raw(training.raw)
             self.is_between_steps = False
             metrics = self._step(chunk, before)
             if not is_finite(metrics):
                 bad = ", ".join(name for name, value in metrics.items() if not math.isfinite(value))
-                return "DIVERGED", f"{bad} became infinite or NaN at step {training.step + 1}", last_good
+                return "DIVERGED", f"{bad} became infinite or NaN at step {training.step + 1}.", last_good
             last_good = before
             training.epoch, training.position, training.step = epoch, position, training.step + 1
             training.add_metrics(metrics)

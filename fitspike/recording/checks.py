@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fitspike.errors import counted
 from fitspike.recording.binned import dense_gb
 from fitspike.recording.binning import count_multi_spike_bins
 from fitspike.recording.recording import Recording
@@ -199,7 +200,7 @@ def _listed(names: tuple[str, ...], most: int = 5) -> str:
 
 
 def _neurons(names: tuple[str, ...]) -> str:
-    return f"{len(names)} neuron{'s' if len(names) != 1 else ''} ({_listed(names)})"
+    return f"{counted(len(names), 'neuron')} ({_listed(names)})"
 
 
 def _extent(facts: _Facts) -> Iterator[Finding]:

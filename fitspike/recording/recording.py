@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fitspike.errors import Problems, RecordingError, UnknownNameError, did_you_mean
+from fitspike.errors import Problems, RecordingError, UnknownNameError, counted, did_you_mean
 from fitspike.recording import cutting, making
 from fitspike.recording.tables import NeuronTable, RecordingSource, Signal, TrialTable
 from fitspike.recording.times import times_to_ns
@@ -202,8 +202,9 @@ class Recording:
         return save_recording(self, path, overwrite=overwrite)
 
     def __repr__(self) -> str:
-        kind = f"counts in {self.bin_width_ns / NS_PER_MS:g} ms bins" if self.bin_width_ns is not None else "spikes"
-        return f"<Recording: {self.n_neurons} neurons, {self.n_trials} trials, {self.duration_s:.6g} s, {self.n_spikes} {kind}>"
+        kind = f" as counts in {self.bin_width_ns / NS_PER_MS:g} ms bins" if self.bin_width_ns is not None else ""
+        size = f"{counted(self.n_neurons, 'neuron')}, {counted(self.n_trials, 'trial')}, {self.duration_s:.6g} s"
+        return f"<Recording: {size}, {counted(self.n_spikes, 'spike')}{kind}>"
 
 
 def _is_sorted(times: np.ndarray, neuron: np.ndarray) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fitspike.citation import Citation, collect
-from fitspike.errors import InvalidInputError, PluginError, RunFolderError
+from fitspike.errors import InvalidInputError, PluginError, RunFolderError, counted
 from fitspike.models.base import HasConnectivity
 from fitspike.params import ParamSpec, to_tensors
 from fitspike.results.components import ComponentRef
@@ -66,7 +66,7 @@ class FitResult:
         bits = self.scores.get("bits_per_spike")
         score = "no held-out score" if bits is None else f"{bits:.4g} bits per spike"
         place = "" if self.run_dir is None else f", in {self.run_dir}"
-        return f"<FitResult: {self.model.name} of {self.data.n_neurons} neurons, {self.status.name}, {score}{place}>"
+        return f"<FitResult: {self.model.name} of {counted(self.data.n_neurons, 'neuron')}, {self.status.name}, {score}{place}>"
 
     def build_model(self) -> Any:
         """Return the model object.

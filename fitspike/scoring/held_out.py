@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fitspike.errors import InvalidInputError
+from fitspike.errors import InvalidInputError, counted
 from fitspike.models.base import HasIntensity
 from fitspike.params import to_tensors
 from fitspike.rng import Stream
@@ -132,7 +132,9 @@ def score_model(
         notes.append(f"Standard errors rest on {sums.n_blocks} blocks only; take them as rough.")
     silent = per_neuron["n_spikes"] == 0
     if silent.any():
-        notes.append(f"{int(silent.sum())} neurons have no held-out spike; they enter log_likelihood and pseudo_r2, not bits per spike.")
+        notes.append(
+            f"No held-out spike of {counted(int(silent.sum()), 'neuron')}: in log_likelihood and pseudo_r2, not in bits per spike."
+        )
     if found.rescaling is not None:
         test, draws = found.rescaling, stream.child("neurons")
         values["time_rescaling_inside_band"] = over_neurons(test.is_inside, settings.n_bootstrap, draws, mean=True)

@@ -32,6 +32,15 @@ def test_log_file_gets_the_first_step_then_one_line_a_minute_then_the_last():
     assert lines[1] == "fitting 61/500  1:01  nll=0.25"
 
 
+def test_steps_of_another_stage_are_named():
+    stream, clock = io.StringIO(), Clock()
+    with Progress("lines", "fitting", stream=stream, clock=clock) as progress:
+        progress.update(7, {"bits": 0.5}, description="choosing settings")
+        clock.now += 60.0
+        progress.update(1, {"nll": 0.25}, description="fitting")
+    assert stream.getvalue() == "choosing settings 7  0:00  bits=0.5\nfitting 1  1:00  nll=0.25\n"
+
+
 def test_last_line_is_not_written_twice():
     stream = io.StringIO()
     with Progress("lines", "fitting", stream=stream, clock=Clock()) as progress:
