@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import logit, logsumexp
 
 from fitspike.kernels.coupled_drive import DriveFilters, Regulation, coupled_drive
 from fitspike.models.glm_layout import Layout, layout_from_shapes
@@ -59,6 +60,8 @@ def check_rows(
         shared = (rows[:, layout.terms["population"].columns] @ values).T / population_scale
     network = DriveFilters(own, pair, shared, decay)
     base = mean_base(layout, rows)
+    if "signal" in layout.terms and not layout.model.standardise_signals and rates_hz is not None:
+        base = base_at(rates_hz * layout.dt_ms * 1e-3, summed_filters(n, network), layout.model.emission)
     limit = np.full(n, LIMIT_HZ) if rates_hz is None else np.maximum(LIMIT_HZ, LIMIT_FACTOR * rates_hz)
     if own is None and pair is None and shared is None:
         nobody = np.zeros(n, dtype=bool)
@@ -121,13 +124,37 @@ def _runs_away_alone(
 def mean_base(layout: Layout, rows: np.ndarray) -> np.ndarray:
     """Return each neuron's drive without spikes at the mean of its signals, over trial time, conditions and recording, (n_neurons,).
 
-    Signals are standardised, so their mean adds nothing; bumps sum to 1 everywhere, so their mean adds that of their heights.
+    Signals that are standardised add nothing on average; others are not looked at. Bumps over time add the logarithm of the mean factor
+    by which they multiply the rate, from one bump to the next and over conditions: the mean of their heights would be far too low for a
+    neuron with short responses.
     """
     base = rows[:, 0].copy()
-    for name in ("trial_time", "condition_time", "drift"):
-        if name in layout.terms:
-            base += rows[:, layout.terms[name].columns].mean(axis=1)
+    heights = {name: rows[:, layout.terms[name].columns] for name in ("trial_time", "condition_time", "drift") if name in layout.terms}
+    if len({"trial_time", "condition_time"} & set(heights)) == 2:  # both at the same moments: they add up before the mean is taken
+        heights["condition_time"] = heights["condition_time"] + np.tile(heights.pop("trial_time"), layout.n_conditions)
+    for values in heights.values():
+        base += logsumexp(values, axis=1) - np.log(values.shape[1])
     return base
+
+
+def base_at(mean_count: np.ndarray, total: np.ndarray, emission: str) -> np.ndarray:
+    """Return the drive without spikes at which mean counts (n_neurons,) are an equilibrium under summed filters [post, pre]."""
+    mean = np.maximum(mean_count, 1e-12)
+    drive = np.log(mean) if emission == "poisson" else logit(np.minimum(mean, 1.0 - 1e-12))
+    return drive - total @ mean_count
+
+
+def summed_filters(n_neurons: int, filters: DriveFilters) -> np.ndarray:
+    """Return what a spike adds to drives in all, over lags, [post, pre]."""
+    total = np.zeros((n_neurons, n_neurons))
+    scale = np.ones(1) if filters.decay is None else 1.0 / (1.0 - filters.decay)  # an exponential filter's sum over lags
+    if filters.own is not None:
+        total[np.arange(n_neurons), np.arange(n_neurons)] += (filters.own * scale).sum(axis=1)
+    if filters.pair is not None:
+        total += (filters.pair * scale[:, None]).sum(axis=1).T
+    if filters.shared is not None:
+        total += (filters.shared * scale[:, None]).sum(axis=0)[:, None]
+    return total
 
 
 def linear_gain(base: np.ndarray, filters: DriveFilters, emission: str) -> float:
@@ -136,15 +163,7 @@ def linear_gain(base: np.ndarray, filters: DriveFilters, emission: str) -> float
     Equilibrium: y = g(base + A y) with A[post, pre] the summed filters and g the emission's expected count. Around it a small change is
     passed on as diag(g') A; above 1 it grows (Gerhard, Deger, Truccolo 2017, PLoS Comput. Biol. 13:e1005390, for one neuron).
     """
-    n = len(base)
-    total = np.zeros((n, n))
-    scale = np.ones(1) if filters.decay is None else 1.0 / (1.0 - filters.decay)
-    if filters.own is not None:
-        total[np.arange(n), np.arange(n)] += (filters.own * scale).sum(axis=1)
-    if filters.pair is not None:
-        total += (filters.pair * scale[:, None]).sum(axis=1).T
-    if filters.shared is not None:
-        total += (filters.shared * scale[:, None]).sum(axis=0)[:, None]
+    total = summed_filters(len(base), filters)
 
     def respond(drive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if emission == "poisson":

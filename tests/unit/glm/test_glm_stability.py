@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from fitspike.kernels.coupled_drive import DriveFilters
+from fitspike.models.base import DataInfo
 from fitspike.models.coupled_glm import CoupledGLM
-from fitspike.models.stability import linear_gain
+from fitspike.models.stability import linear_gain, mean_base
 from fitspike.recording.recording import Recording
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -41,6 +42,28 @@ def test_linear_gain_is_the_spectral_radius_at_equilibrium() -> None:
     pair = np.zeros((2, 1, 2))
     pair[0, 0, 1] = 3.0
     assert linear_gain(np.log([0.1, 0.1]), DriveFilters(pair=pair), "poisson") == pytest.approx(0.0, abs=1e-9)
+
+
+def test_time_bumps_count_by_the_mean_of_their_factors() -> None:
+    """A neuron that fires only in one bump of one condition: against a mean over every bump and condition by plain loops."""
+    model = CoupledGLM(history_ms=50.0, n_history=2, condition_time=True, trial_time=True, n_time_bumps=4, drift_bumps=3)
+    random = np.random.Generator(np.random.Philox(2))
+    info = DataInfo(2, 6, 5.0, np.full(6, 100), n_conditions=3)
+    layout = model.layout(info)
+    rows = 2.0 * random.standard_normal((2, layout.n_weights)) * layout.free
+    params = layout.unpack(rows)
+    for n in range(2):
+        factors = [np.exp(params["trial_time"][n, i] + params["condition_time"][n, c, i]) for c in range(3) for i in range(4)]
+        expected = params["bias"][n] + np.log(np.mean(factors)) + np.log(np.mean(np.exp(params["drift"][n])))
+        assert mean_base(layout, rows)[n] == pytest.approx(expected, rel=1e-12)
+
+
+def test_signals_that_are_not_standardised_do_not_hide_a_runaway() -> None:
+    """A constant signal of 10 with weight 0.5 makes 20 Hz of a bias of -5 - log 50; without it the neuron would be silent and stable."""
+    model = CoupledGLM(history_ms=100.0, n_history=3, standardise_signals=False, n_signal=1)
+    params = make_params(model, 20.0 * np.exp(-5.0), np.array([-2.0, 10.0, 60.0]))
+    params |= {"signal": np.full((1, 1, 1), 0.5), "signal_offset": np.zeros(1), "signal_scale": np.ones(1)}
+    assert not model.stability(params, rates_hz=np.array([20.0]))["is_stable"]
 
 
 @pytest.fixture(scope="module")
