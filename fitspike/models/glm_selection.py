@@ -20,7 +20,7 @@ WINDOW_BINS = (10, 30, 100)
 SIGNAL_BINS = ((0, 0), (10, 0), (30, 0), (5, 5), (15, 15))
 """How far signal filters reach back and ahead."""
 
-RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 _FIRST = {"ridge_history": 1.0, "ridge_population": 1.0, "ridge_coupling": 30.0, "ridge_signal": 10.0, "ridge_time": 10.0}
 _GAINS_S = (0.0, 3.0, 10.0, 30.0)
 _LEAST_RISE = 1e-4  # bits per spike by which a step along the ridges must raise the score
@@ -103,13 +103,23 @@ class _Search:
                 self.choose("population", [{"population_ms": 0.0}, {"population_ms": window}])
 
     def settle_coupling(self) -> None:
-        """Settle the coupling window and ridge, then the history ridge once more, since couplings take over part of what it did."""
-        if "coupling_ms" in self.opened:
-            self.choose("coupling", [{"coupling_ms": 0.0}, *self.windows("coupling")])
+        """Settle the coupling window and ridge, then the history ridge once more, since couplings take over part of what it did.
+
+        Couplings are left out if they do not help under the ridge that suits them best.
+        """
+        windows = self.windows("coupling") if "coupling_ms" in self.opened else []
+        if windows:
+            alone, without, row = self.model, self.try_out("coupling", {"coupling_ms": 0.0}), len(self.rows) - 1
+            self.choose("coupling", windows)
         if self.model.coupling_ms and "ridge_coupling" in self.opened:
             self.walk("ridge_coupling")
-            if self.model.history_ms and "ridge_history" in self.opened:
-                self.walk("ridge_history", " again")
+        if windows and self.best.score <= without.score:
+            self.model = alone
+            for later in self.rows[row:]:
+                later["taken"] = False
+            self.take({"coupling_ms": 0.0}, without, row)
+        elif self.model.coupling_ms and self.model.history_ms and "ridge_history" in self.opened:
+            self.walk("ridge_history", " again")
 
     def settle_regulation(self) -> None:
         """Settle slow gain and ceiling, for which nothing has to be fitted again."""
