@@ -15,7 +15,7 @@ endif
 DISTRIBUTIONS := $(wildcard datasets/pyproject.toml plugins/*/pyproject.toml)
 EDITABLE := $(foreach file,$(DISTRIBUTIONS),-e $(dir $(file)))
 
-.PHONY: env demo test acceptance docs lint clean
+.PHONY: env demo test acceptance bench docs lint clean
 
 env: $(VENV)/.stamp
 
@@ -43,5 +43,14 @@ docs: env
 acceptance: env
 	$(BIN)/python tests/acceptance/run.py $(ONLY)
 
+# make bench ONLY=big_recording; what it is compared with lives in an environment of its own
+bench: env .venv-bench/.stamp
+	$(BIN)/python tests/acceptance/run.py --bench $(ONLY)
+
+.venv-bench/.stamp: tests/benchmarks/peers.txt
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet -r tests/benchmarks/peers.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) docs/_build build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-bench docs/_build build *.egg-info .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""The runner that acceptance scripts share: rows of (bound, figure, met or missed), a table, a last line and an exit status.
+"""The table that acceptance scripts and benchmarks share: rows of (bound, figure, met or missed), a table, a last line and an exit status.
 
 >>> from _table import Bounds
 >>> b = Bounds("recordings")
@@ -17,8 +17,8 @@ from typing import NoReturn
 class Bounds:
     """Collects the bounds of one script. Each is printed when it is known, so that a long run shows how far it is."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, *, kind: str = "acceptance") -> None:
+        self.name, self.kind = name, kind
         self.rows: list[tuple[str, str, bool]] = []
         self.notes: list[str] = []
         self._begin = time.monotonic()
@@ -37,7 +37,7 @@ class Bounds:
         print(f"[{time.monotonic() - self._begin:7.1f} s] {text}", file=sys.stderr, flush=True)
 
     def finish(self) -> NoReturn:
-        """Print the table and the last line `acceptance NAME: N bounds, M missed`; exit 1 if any bound is missed or none was checked."""
+        """Print the table and the last line `KIND NAME: N bounds, M missed`; exit 1 if any bound is missed or none was checked."""
         widths = [max((len(row[i]) for row in self.rows), default=5) for i in (0, 1)]
         widths = [max(width, len(title)) for width, title in zip(widths, ("bound", "figure"), strict=True)]
         print(f"{'bound':<{widths[0]}}  {'figure':<{widths[1]}}  result")
@@ -46,5 +46,5 @@ class Bounds:
         for text in self.notes:
             print(f"note: {text}")
         n_missed = sum(not met for _, _, met in self.rows)
-        print(f"acceptance {self.name}: {len(self.rows)} bounds, {n_missed} missed", flush=True)
+        print(f"{self.kind} {self.name}: {len(self.rows)} bounds, {n_missed} missed", flush=True)
         sys.exit(1 if n_missed or not self.rows else 0)
