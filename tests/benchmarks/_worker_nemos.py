@@ -10,7 +10,7 @@ import nemos
 import numpy as np
 from _workers import answer, given
 
-# Of numbers, jax compares single precision by default; so does this, because double precision takes nemos longer to the same objective.
+# In single precision, jax's default, which suffices for the objective.
 TOLERANCE = 1e-3  # the loosest power of ten with which it reaches the optimum to 1e-6; its default is 1e-4
 
 compile_s: list[float] = []
