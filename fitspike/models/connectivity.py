@@ -182,7 +182,7 @@ def compare_with_truth(found: Connectivity, truth: np.ndarray, *, fdr: float = 0
     Raises
     ------
     InvalidInputError
-        If the truth has another shape, or holds no connection.
+        If the truth has another shape, holds NaN off the diagonal, or no connection.
     """
     truth = np.asarray(truth, dtype=np.float64)
     if truth.shape != found.weight.shape:
@@ -191,6 +191,11 @@ def compare_with_truth(found: Connectivity, truth: np.ndarray, *, fdr: float = 0
         )
     pairs = found.off_diagonal
     true, weight = truth[pairs], np.asarray(found.weight)[pairs]
+    if not np.isfinite(true).all():
+        raise InvalidInputError(
+            f"the truth is NaN or infinite for {np.count_nonzero(~np.isfinite(true))} of {true.size} pairs, which would count as neither "
+            "connected nor unconnected. Give 0 where there is no connection, or fit only neurons whose connections are known."
+        )
     if not true.any():
         raise InvalidInputError("the truth holds no connection, so nothing can be ranked. Look at the number of significant pairs instead.")
     scores: dict[str, float] = {"n_pairs": int(pairs.sum())}

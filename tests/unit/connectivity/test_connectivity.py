@@ -86,6 +86,17 @@ def test_truth_of_another_size_or_without_connections_is_refused():
         c.compare_with_truth(made(filters), np.zeros((30, 30)))
 
 
+def test_truth_with_unknown_pairs_is_refused():
+    truth = np.array([[np.nan, 1.0, 0.0], [0.0, np.nan, np.nan], [-1.0, 0.0, np.nan]])
+    with pytest.raises(InvalidInputError, match="NaN or infinite for 1 of 6 pairs"):
+        c.compare_with_truth(c.Connectivity(np.zeros((3, 3))), truth)
+    known = c.compare_with_truth(c.Connectivity(np.zeros((3, 3))), np.nan_to_num(truth, nan=0.0))
+    on_diagonal = truth.copy()
+    on_diagonal[1, 2] = 0.0
+    on_diagonal = c.compare_with_truth(c.Connectivity(np.zeros((3, 3))), on_diagonal)
+    assert on_diagonal.keys() == known.keys() and on_diagonal["n_excitatory"] == known["n_excitatory"] == 1
+
+
 def test_one_neuron_has_no_pairs():
     found = c.Connectivity(np.zeros((1, 1)), filters=np.zeros((1, 1, 3)), lag_ms=np.arange(1.0, 4.0), p_value=np.ones((1, 1)))
     assert np.isnan(found.q_value()).all()
