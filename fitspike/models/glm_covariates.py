@@ -14,6 +14,7 @@ from fitspike.recording.chunk import SpikeChunk
 from fitspike.types import ParamArrays
 from fitspike.units import NS_PER_S
 
+_ROUNDING = 1e-12  # of the largest value of a channel: a smaller deviation is that of a constant in floating point
 _SAMPLED_BINS = 200_000  # mean and deviation of signals are taken from at most this many bins
 
 
@@ -27,7 +28,8 @@ def fixed_numbers(layout: Layout, binned: BinnedSpikes) -> dict[str, np.ndarray]
         deviation = channels.std(axis=0)
         is_on = layout.model.standardise_signals
         fixed["signal_offset"] = channels.mean(axis=0) if is_on else np.zeros(channels.shape[1])
-        fixed["signal_scale"] = np.where(deviation > 0, deviation, 1.0) if is_on else np.ones(channels.shape[1])
+        is_constant = deviation <= _ROUNDING * np.abs(channels).max(axis=0, initial=0.0)
+        fixed["signal_scale"] = np.where(is_constant, 1.0, deviation) if is_on else np.ones(channels.shape[1])
     if "population_scale" in needed:
         deviation = float(summed_counts(binned).std())
         fixed["population_scale"] = np.array([deviation if deviation > 0 else 1.0])

@@ -17,6 +17,7 @@ from fitspike.models.coupled_glm import CoupledGLM
 from fitspike.models.glm_covariates import bin_covariates, fixed_numbers
 from fitspike.models.glm_problem import Problem
 from fitspike.params import to_tensors
+from fitspike.recording.tables import Signal
 from fitspike.rng import Stream
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -155,6 +156,16 @@ def test_signal_filter_looks_back_and_ahead() -> None:
         for c in range(2):
             by_hand = sum(basis[:, i] * signal[np.clip(t - lag, 0, 49), c] for i, lag in enumerate((-1, 0, 1, 2)))
             assert np.allclose(columns[t, c], by_hand, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 7.7, 1e6 + 0.1, -3.3e-5])
+def test_a_constant_signal_is_not_divided_by_its_rounding_error(value: float) -> None:
+    """The standard deviation of 7.7 a thousand times over is 9e-16, and 8 would then be 3e14 standard deviations away."""
+    binned = recording(simulated_counts(1, 1999, 2)).attach(signals={"lamp": Signal(np.full((1999, 1), value), 200.0)}).bin()
+    layout = CoupledGLM(history_ms=0.0, coupling_ms=0.0).layout(binned.info())
+    fixed = fixed_numbers(layout, binned)
+    assert fixed["signal_scale"].tolist() == [1.0]
+    assert fixed["signal_offset"][0] == pytest.approx(value, rel=1e-12)
 
 
 def test_condition_bumps_are_found_by_name() -> None:
