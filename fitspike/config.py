@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -189,12 +190,20 @@ def _as_toml(value: Any) -> Any:
     return [_as_toml(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+class ConfigError(InvalidInputError):
+    """Keys that are unknown or values that are wrong: `texts`, one for each. `rest` is the configuration without them."""
+
+    def __init__(self, message: str, texts: Sequence[str], rest: RunConfig) -> None:
+        super().__init__(message)
+        self.texts, self.rest = tuple(texts), rest
+
+
 def parse_config(values: Mapping[str, Any], origin: str = "configuration") -> RunConfig:
     """Return a checked configuration.
 
     Raises
     ------
-    InvalidInputError
+    ConfigError
         With every unknown key (and what it may have meant) and every wrong value.
     """
     version = values.get("format_version", FORMAT_VERSION)
@@ -208,8 +217,29 @@ def parse_config(values: Mapping[str, Any], origin: str = "configuration") -> Ru
         problems = Problems(origin)
         for one in error.errors():
             problems.add(_in_words(one))
-        problems.raise_if_any()
+        try:
+            problems.raise_if_any()
+        except InvalidInputError as told:
+            raise ConfigError(str(told), problems.texts, _without(values, error)) from error
         raise
+
+
+def _without(values: Mapping[str, Any], error: ValidationError) -> RunConfig:
+    """Return the configuration without the sections' wrong entries, or without the whole sections where that is not enough."""
+    for depth in (None, 1):
+        kept = copy.deepcopy(dict(values))
+        for one in error.errors():
+            path = list(one["loc"])[:depth]
+            place: Any = kept
+            for part in path[:-1]:
+                place = place.get(part, {}) if isinstance(place, dict) else {}
+            if isinstance(place, dict):
+                place.pop(path[-1], None)
+        try:
+            return RunConfig.model_validate(kept)
+        except ValidationError:
+            continue
+    return RunConfig()
 
 
 def _in_words(error: Mapping[str, Any]) -> str:

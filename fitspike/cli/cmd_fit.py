@@ -13,7 +13,7 @@ import click
 from fitspike.cli.options import data_settings, recording_options
 from fitspike.cli.output import print_json, print_table
 from fitspike.cli.settings import resolve_settings
-from fitspike.config import RunConfig
+from fitspike.config import ConfigError, RunConfig
 from fitspike.errors import FitFailed, FitInterrupted, InvalidInputError, RunFolderError, counted
 
 EXIT_INTERRUPTED, EXIT_FIT_FAILED = 3, 4
@@ -74,12 +74,18 @@ def fit(
     own configuration file; `fitspike config show` lists them.
     """
     from fitspike.fitting.pipeline import run_fit
+    from fitspike.fitting.prepare import raise_with_others
     from fitspike.fitting.request import Request
 
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the folder of the run.")
     base = out / "run.toml" if resume and out is not None and (out / "run.toml").exists() else None
-    config = resolve_settings(file=_numbered(file, index), base=base, options=_nested(recordings, options), settings=settings)
+    try:
+        config = resolve_settings(file=_numbered(file, index), base=base, options=_nested(recordings, options), settings=settings)
+    except ConfigError as error:
+        raise_with_others(error, Request(error.rest, out=out, resume=resume))
+    if not config.data.path and resume:
+        raise RunFolderError(f"{out} holds no run to go on with. Look at the path, or name a recording to begin a run there.")
     if not config.data.path:
         raise click.UsageError("no recording was given. Name a file: `fitspike fit FILE`, or a --config with path in [data].")
     folder = out if out is not None else default_folder(config)

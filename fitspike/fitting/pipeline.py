@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from fitspike.citation import collect
-from fitspike.config import RunConfig
+from fitspike.config import ConfigError, RunConfig, parse_config
 from fitspike.errors import FitFailed, FitInterrupted, counted
 from fitspike.fitting.estimate import estimate
 from fitspike.fitting.folder import open_folder, read_fitted, write_start
 from fitspike.fitting.judge import Judgement, judge
 from fitspike.fitting.optimise import Budget, Fitted, optimise, select_settings
-from fitspike.fitting.prepare import Prepared, prepare
-from fitspike.fitting.request import Callback, Request, make_request
+from fitspike.fitting.prepare import Prepared, prepare, raise_with_others
+from fitspike.fitting.request import Callback, Request, as_settings
 from fitspike.fitting.resolve import blaming_plugins
 from fitspike.fitting.session import Session
 from fitspike.fitting.threads import available_threads, use_threads
@@ -98,7 +98,7 @@ def fit(
     FitFailed
         If the fit ended without a usable optimum; `result` holds what there is.
     """
-    request = make_request(
+    values, objects = as_settings(
         recording,
         model,
         settings=settings,
@@ -123,12 +123,13 @@ def fit(
             "threads": threads,
             "seed": seed,
         },
-        init=init,
-        out=None if out is None else Path(out),
-        resume=resume,
-        progress=progress,
-        callbacks=tuple(callbacks),
     )
+    folder = None if out is None else Path(out)
+    try:
+        config = parse_config(values, "arguments of fit")
+    except ConfigError as error:
+        raise_with_others(error, Request(error.rest, objects, init, folder, resume))
+    request = Request(config, objects, init, folder, resume, progress, tuple(callbacks))
     return run_fit(request, raise_on_failure=raise_on_failure)
 
 
@@ -140,6 +141,8 @@ def run_fit(request: Request, *, raise_on_failure: bool = True) -> FitResult:
         folder = open_folder(request)
         provenance = collect_provenance(prepared.recording, seed=request.config.seed, threads=threads, command=request.command)
         if folder is not None:
+            if request.resume and not folder.has("run.toml"):
+                progress.say(f"{folder.path} holds no run yet: beginning one")
             write_start(folder, request, prepared, provenance)
         session = _open_session(request, prepared, folder, progress)
         with session:

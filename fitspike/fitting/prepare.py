@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
+from fitspike.config import ConfigError
 from fitspike.datasets.loading import load
 from fitspike.datasets.selection import load_data
 from fitspike.errors import FitspikeError, InvalidInputError, Problems
@@ -15,11 +17,14 @@ from fitspike.fitting.request import Request
 from fitspike.fitting.resolve import Components, check_rule, resolve, with_emission
 from fitspike.params import ParamSpec, initial_params
 from fitspike.recording.binned import BinnedSpikes
+from fitspike.recording.checks import DataReport
 from fitspike.recording.recording import Recording
-from fitspike.recording.split import Split, parse_split, split
+from fitspike.recording.split import Split, SplitSettings, parse_split, split
 from fitspike.results.result import is_binary
+from fitspike.results.run_dir import RunFolder
 from fitspike.results.training_data import TrainingData
 from fitspike.rng import Stream
+from fitspike.units import bin_width_ns
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +63,7 @@ def prepare(request: Request) -> Prepared:
         With every problem of data, names, settings and their combination; nothing has been computed by then.
     """
     problems = _Collector("cannot fit")
-    components = resolve(request, problems)
-    data = problems.attempt(_read_data, request, problems)
-    if components is not None and data is not None:
-        components = problems.attempt(_fix_emission, components, request, data.train)
+    components, data = _resolve_and_read(request, problems)
     problems.raise_if_any()
     assert components is not None and data is not None, "otherwise there were problems"
     check_rule(components, problems)
@@ -75,6 +77,35 @@ def prepare(request: Request) -> Prepared:
     problems.raise_if_any()
     test = None if data.test is None else described.renumber(data.test)
     return Prepared(data.recording, data.train, test, data.parts.held_out_neurons, components, described, specs, init, data.notes)
+
+
+def raise_with_others(error: ConfigError, request: Request) -> NoReturn:
+    """Raise the problems of a configuration together with those of names and data that can be found without its wrong entries."""
+    problems = _Collector("cannot fit")
+    for text in error.texts:
+        problems.add(text)
+    with suppress(FitspikeError):  # what depends on a wrong entry may fail in other ways; the entry itself is named
+        _resolve_and_read(request, problems)
+    if len(problems.texts) == len(error.texts):
+        raise error
+    problems.raise_if_any()
+    raise error
+
+
+def _resolve_and_read(request: Request, problems: Problems) -> tuple[Components | None, _Data | None]:
+    """Return the objects and the data of a request; what is wrong with them is added to `problems`."""
+    if request.out is not None and not request.resume:
+        problems.attempt(RunFolder.check_free, request.out)
+    components = resolve(request, problems)
+    how = problems.attempt(parse_split, request.config.split)
+    width = 0 if request.config.dt_ms is None else problems.attempt(bin_width_ns, request.config.dt_ms)
+    checked = problems.attempt(_read_checked, request, problems)
+    data = None
+    if checked is not None and how is not None and width is not None:
+        data = problems.attempt(_cut_and_bin, request, checked, how, problems)
+    if components is not None and data is not None:
+        components = problems.attempt(_fix_emission, components, request, data.train)
+    return components, data
 
 
 class _Collector(Problems):
@@ -120,17 +151,21 @@ def read_recording(request: Request) -> Recording:
     return recording.select(**choice) if choice else recording
 
 
-def _read_data(request: Request, problems: Problems) -> _Data | None:
-    """Return recording, parts and bins; findings that forbid a fit are added to `problems`."""
-    config = request.config
+def _read_checked(request: Request, problems: Problems) -> tuple[Recording, DataReport] | None:
+    """Return recording and data report; findings that forbid a fit are added to `problems`."""
     recording = read_recording(request)
     report = recording.checks()
     for finding in report.problems:
         problems.add(f"{finding.text} See `fitspike inspect`.")
+    return None if report.problems else (recording, report)
+
+
+def _cut_and_bin(request: Request, checked: tuple[Recording, DataReport], how: SplitSettings, problems: Problems) -> _Data:
+    """Return recording, parts and bins; findings that forbid a fit are added to `problems`."""
+    config = request.config
+    recording, report = checked
     notes = [finding.text for finding in report.findings if finding.level == "warning"]
-    if report.problems:
-        return None
-    parts = split(recording, parse_split(config.split), dt_ms=config.dt_ms)
+    parts = split(recording, how, dt_ms=config.dt_ms)
     train = parts.train.bin(config.dt_ms)
     test = None if parts.test is None else parts.test.bin(config.dt_ms)
     counts = train.counts(scored_only=True).sum(axis=0)

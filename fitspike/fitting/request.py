@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fitspike.config import RunConfig, Section, parse_config
+from fitspike.config import RunConfig, Section
 from fitspike.errors import InvalidInputError
 from fitspike.recording.recording import Recording
 from fitspike.recording.split import SplitSettings
@@ -52,7 +52,7 @@ def _is_registered(name: str, value: Any) -> bool:
     return all(bool(reference_to(item, kind).distribution) for item in items)
 
 
-def make_request(
+def as_settings(
     recording: Any,
     model: Any,
     *,
@@ -64,16 +64,15 @@ def make_request(
     select: Mapping[str, Any] | None,
     split: Any,
     sections: Mapping[str, Any],
-    **other: Any,
-) -> Request:
-    """Return the request that arguments of `fit` stand for.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the configuration that arguments of `fit` stand for, unchecked, and the objects among them (see `Request`).
 
-    `sections` are tables of the configuration (batch, stop, ...) or single keys; None leaves the default. `other` goes to the Request.
+    `sections` are tables of the configuration (batch, stop, ...) or single keys; None leaves the default.
 
     Raises
     ------
     InvalidInputError
-        For arguments that cannot be settings, all of them in one message.
+        For arguments that cannot be settings.
     """
     objects: dict[str, Any] = {}
     values: dict[str, Any] = {"data": _data_section(recording, select, objects)}
@@ -88,7 +87,7 @@ def make_request(
     for name, value in sections.items():
         if value is not None:
             values[name] = value.model_dump(exclude_unset=True) if isinstance(value, Section) else value
-    return Request(parse_config(values, "arguments of fit"), objects, **other)
+    return values, objects
 
 
 def _data_section(recording: Any, select: Mapping[str, Any] | None, objects: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from fitspike.config import Component
 from fitspike.errors import FitspikeError, InvalidInputError, Problems, did_you_mean
 from fitspike.fitting.request import Request
 from fitspike.models.base import HasSolver
@@ -38,13 +39,15 @@ class Components:
 def resolve(request: Request, problems: Problems) -> Components | None:
     """Return the objects that a request names; every problem is added to `problems`, then None is returned."""
     before = len(problems.texts)
-    model = _attempt(problems, _model, request)
+    neuron = _attempt(problems, _neuron, request)
+    model = _attempt(problems, _model, request, neuron)
     losses = {}
     for name, term in request.config.loss.items():
         thing = _attempt(problems, _loss, request, name)
         losses[name] = (thing, term.weight)
-    transforms = _attempt(problems, _transforms, request)
-    rule = _attempt(problems, _rule, request, model, losses, transforms or ()) if len(problems.texts) == before else None
+    given = request.objects.get("transforms", (None,) * len(request.config.transforms))
+    transforms = tuple(_attempt(problems, _transform, *pair) for pair in zip(given, request.config.transforms, strict=True))
+    rule = _attempt(problems, _rule, request, model, losses, transforms)
     return Components(model, losses, rule, transforms) if len(problems.texts) == before else None
 
 
@@ -56,12 +59,15 @@ def _attempt(problems: Problems, function: Any, *arguments: Any) -> Any:
         return None
 
 
-def _model(request: Request) -> Any:
-    """Return the model, with the neuron model in it where one is asked for."""
+def _neuron(request: Request) -> Any | None:
+    """Return the neuron model that is asked for, or None."""
+    table = request.config.neuron
+    return None if table is None else request.objects.get("neuron") or _create("neuron_models", table.name, table.settings)
+
+
+def _model(request: Request, neuron: Any | None) -> Any:
+    """Return the model, with the neuron model in it where there is one."""
     config = request.config
-    neuron = None
-    if config.neuron is not None:
-        neuron = request.objects.get("neuron") or _create("neuron_models", config.neuron.name, config.neuron.settings)
     if (model := request.objects.get("model")) is not None:
         return model if neuron is None else _with_neuron(model, neuron)
     table, settings = config.model, config.model.settings
@@ -69,7 +75,7 @@ def _model(request: Request) -> Any:
         known = settings_of(get_registry().get("models", table.name))
         if known is not None and "neuron" not in known:
             raise InvalidInputError(
-                f"model {table.name!r} is not made of neuron models, so that neuron={config.neuron.name!r} has no place in it. Use "
+                f"model {table.name!r} is not made of neuron models, so that neuron={neuron.name!r} has no place in it. Use "
                 f"model={NETWORK!r}."
             )
         settings["neuron"] = neuron
@@ -87,12 +93,9 @@ def _loss(request: Request, name: str) -> Any:
     return given if given is not None else _create("losses", name, request.config.loss[name].settings)
 
 
-def _transforms(request: Request) -> tuple[Any, ...]:
-    given = request.objects.get("transforms", (None,) * len(request.config.transforms))
-    return tuple(
-        _create("update_transforms", table.name, table.settings) if one is None or isinstance(one, str | Mapping) else one
-        for one, table in zip(given, request.config.transforms, strict=True)
-    )
+def _transform(given: Any, table: Component) -> Any:
+    """Return an update transform: the object given, or what its table names."""
+    return _create("update_transforms", table.name, table.settings) if given is None or isinstance(given, str | Mapping) else given
 
 
 def _rule(request: Request, model: Any, losses: WeightedLosses, transforms: tuple[Any, ...]) -> Any | None:

@@ -112,8 +112,10 @@ class FitResult:
             If signals are needed and not given, or an argument is wrong.
         """
         model = self.build_model()
-        if n_trials is not None and n_trials < 1 or duration_s is not None and duration_s <= 0:
-            raise InvalidInputError(f"n_trials={n_trials} and duration_s={duration_s} must be positive.")
+        if n_trials is not None and n_trials < 1:
+            raise InvalidInputError(f"n_trials={n_trials} must be positive.")
+        if duration_s is not None and not 0 < duration_s < np.inf:
+            raise InvalidInputError(f"duration_s={duration_s} must be positive.")
         if signals_from is not None:
             source = self.data.prepare(signals_from)
             if n_trials is not None:

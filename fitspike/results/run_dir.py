@@ -59,19 +59,29 @@ class RunFolder:
             If the folder exists and is not empty, or cannot be made.
         """
         path = Path(path)
+        cls.check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                what = "already holds a run" if (path / "status.json").exists() else "is not empty"
-                raise RunFolderError(f"{path} {what}. Continue that run with --resume, or choose another folder with --out.")
             (path / "checkpoints").mkdir()
         except FileExistsError as error:  # another process was faster, or the path is a file
             raise RunFolderError(f"{path} is taken. Choose another folder with --out.") from error
         except OSError as error:
-            if isinstance(error, RunFolderError):
-                raise
             raise RunFolderError(f"cannot make {path}: {error.strerror or error}. Choose a folder you can write to with --out.") from error
         return cls(path)
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raise RunFolderError if there is anything at a path that a new run folder is to be made at."""
+        try:
+            is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+            holds_run = (path / "status.json").exists()
+        except OSError as error:
+            raise RunFolderError(f"cannot look into {path}: {error.strerror or error}. Choose another folder with --out.") from error
+        if holds_run:
+            raise RunFolderError(f"{path} already holds a run. Continue that run with --resume, or choose another folder with --out.")
+        if not is_free:
+            what = "is not empty" if path.is_dir() else "is a file"
+            raise RunFolderError(f"{path} {what}. Choose another folder with --out.")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

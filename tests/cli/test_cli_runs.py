@@ -137,6 +137,35 @@ def test_problems_are_one_message_without_traceback(files, capsys):
     assert run(["score", str(files / "session.fitspike")]) == 1
 
 
+def test_wrong_keys_and_names_stand_in_one_message(files, capsys):
+    words = [
+        "fit",
+        str(files / "session.fitspike"),
+        "--model",
+        "coupled-gml",
+        "--set",
+        "stop.max_stepz=3",
+        "--rule",
+        "bptx",
+        "--split",
+        "tme:0.2",
+    ]
+    assert run([*words, "--threads", "0", "--out", str(files / "never")]) == 1
+    message = capsys.readouterr().err
+    for part in ("5 problems", "'max_steps'", "threads = 0", "'coupled-glm'", "no learning rule 'bptx'", "tme"):
+        assert part in message, part
+    assert not (files / "never").exists()
+
+
+def test_resume_without_a_run_begins_one_and_says_so(files, capsys):
+    out = files / "begun"
+    assert run(["fit", "--resume", "--out", str(out)]) == 1
+    assert "holds no run to go on with" in capsys.readouterr().err and not out.exists()
+    words = [*GLM, "--progress", "lines"]  # the later option counts
+    assert run(["fit", str(files / "session.fitspike"), *words, "--resume", "--out", str(out)]) == 0
+    assert "holds no run yet" in capsys.readouterr().err
+
+
 def test_a_numbered_configuration_is_taken_by_index(files, fitted, capsys):
     plan = files / "plan"
     plan.mkdir()

@@ -65,9 +65,37 @@ def test_every_problem_is_reported_at_once(counts_recording, tmp_path):
     with pytest.raises(FitspikeError) as caught:
         fit(tmp_path / "missing.nwb", "coupled-gml", loss={"nll": 1, "nl": 0.5}, rule="bptd", transforms=["prune"])
     text = str(caught.value)
-    for part in ("missing.nwb", "coupled-gml", "no loss 'nl'; did you mean 'nll'", "prune"):
+    for part in ("missing.nwb", "coupled-gml", "no loss 'nl'; did you mean 'nll'", "no learning rule 'bptd'", "prune"):
         assert part in text
-    assert "4 problems" in text
+    assert "5 problems" in text
+
+
+def test_wrong_keys_and_wrong_names_are_reported_together(counts_recording, steady_rate, tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "status.json").write_text("{}")
+    with pytest.raises(FitspikeError) as caught:
+        fit(
+            counts_recording,
+            steady_rate(shift=0.0),
+            out=tmp_path / "old",
+            dt_ms=1 / 3,
+            split="trail:every=2",
+            loss="nl",
+            stop={"max_stepz": 3},
+            threads=0,
+        )
+    text = str(caught.value)
+    expected = (
+        "'stop.max_stepz'; did you mean 'max_steps'",
+        "threads = 0",
+        "dt_ms=0.3333333333333333",
+        "trail",
+        "no loss 'nl'",
+        "holds a run",
+    )
+    for part in expected:
+        assert part in text, part
+    assert "6 problems" in text
 
 
 def test_bins_with_several_spikes_are_not_given_to_a_bernoulli_model(counts_recording, steady_rate):
