@@ -90,12 +90,12 @@ def part_shown(run: RunFiles) -> str:
 
 def _raster(run: RunFiles) -> Drawing | None:
     recorded, simulated = run.group("recorded"), run.group("simulated")
-    if "raster_time_s" not in recorded:
-        return None
     parts = ("raster_time_s", "raster_neuron", "raster_count")
+    if not {*parts, "raster_stop_s", "raster_trial_start_s"} <= set(recorded):
+        return None
     panels = {"data": tuple(recorded[name] for name in parts)}
     stop_s = float(recorded["raster_stop_s"])
-    if "raster_time_s" in simulated:
+    if set(parts) <= set(simulated):
         panels["free simulation"] = tuple(simulated[name] for name in parts)
         stop_s = min(stop_s, float(simulated["raster_stop_s"]))
     panels = {name: tuple(values[part[0] < stop_s] for values in part) for name, part in panels.items()}
