@@ -34,9 +34,10 @@ def composite_minimum(
     matrix : ndarray, (n_features, n_features), shared between problems
     place : ndarray of int, (n_weights,)
         Which feature each weight belongs to.
-    sparsity, diagonal, gradient, weights, low, high : ndarray, (n_weights,)
+    sparsity, diagonal, gradient, weights : ndarray, (n_weights,)
     group_size : ndarray of int, (n_weights,)
-        Bounds are for groups of one only.
+    low, high : ndarray, (n_weights,)
+        Within a group each bound is 0 or infinite: a sign, for which moving into the bounds and then shrinking is the proximal step.
     tolerance : float
         Sweeps end when one lowers the objective by less.
     """

@@ -47,14 +47,15 @@ def composite_minimum(
                     x[i] = new
                     _move(matrix, place, scale, diagonal, slope, i, move)
             else:
+                target_of = np.empty(size)
                 norm = 0.0
-                for a in range(i, i + size):
-                    norm += (x[a] - slope[a] / curvature[a]) ** 2
+                for a in range(size):
+                    inside = min(max(x[i + a] - slope[i + a] / curvature[i + a], low[i + a]), high[i + a])
+                    target_of[a] = inside
+                    norm += inside**2
                 norm = math.sqrt(norm)
                 kept = max(1.0 - sparsity[i] / curvature[i] / norm, 0.0) if norm > 0 else 0.0
-                moves = np.empty(size)
-                for a in range(size):
-                    moves[a] = kept * (x[i + a] - slope[i + a] / curvature[i + a]) - x[i + a]
+                moves = kept * target_of - x[i : i + size]
                 for a in range(size):
                     if moves[a] != 0.0:
                         decrease += 0.5 * curvature[i] * moves[a] * moves[a]

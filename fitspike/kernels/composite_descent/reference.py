@@ -41,7 +41,8 @@ def _prox(x: np.ndarray, threshold: np.ndarray, group_size: np.ndarray, low: np.
         if size == 1:
             result[i] = np.clip(np.sign(x[i]) * max(abs(x[i]) - threshold[i], 0.0), low[i], high[i])
         else:
-            norm = float(np.linalg.norm(x[i : i + size]))
-            result[i : i + size] *= max(1.0 - threshold[i] / norm, 0.0) if norm > 0 else 0.0
+            inside = np.clip(x[i : i + size], low[i : i + size], high[i : i + size])
+            norm = float(np.linalg.norm(inside))
+            result[i : i + size] = inside * (max(1.0 - threshold[i] / norm, 0.0) if norm > 0 else 0.0)
         i += size
     return result

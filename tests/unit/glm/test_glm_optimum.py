@@ -184,6 +184,29 @@ def test_group_l1_optimum_satisfies_its_kkt_conditions(data) -> None:
     assert 0 < n_zero < 12
 
 
+def test_group_l1_keeps_the_signs_of_dale(data) -> None:
+    """Neuron 3 excites neuron 0, so that its sign -1 has to bind; the fit is then as if that pair did not exist."""
+    binned, counts, designs = data
+    strength, signs = 5.0, (1, 0, 0, -1)
+    plain = replace(MODEL, penalty="group-l1", sparsity_coupling=strength, ridge_history=0.0, ridge_coupling=0.0, tolerance=1e-13)
+    assert solve(plain, binned)[0]["coupling"][0, 3].max() > 0.1
+    params, report = solve(replace(plain, dale=signs), binned)
+    assert report.status == "CONVERGED"
+    assert (params["coupling"][:, 0] >= 0).all() and (params["coupling"][:, 3] <= 0).all()
+    limit = strength * np.sqrt(2)
+
+    def objective(weights: np.ndarray) -> float:
+        drive = weights[0] + designs[0] @ weights[1:]
+        groups = np.linalg.norm(weights[4:].reshape(3, 2), axis=1)
+        return float((np.exp(drive) - counts[:, 0] * drive).sum() + limit * groups.sum())
+
+    found = np.append(params["bias"][0], row(params, 0))
+    bounds = [(None, None)] * 8 + [(None, 0.0)] * 2
+    for start in (found, found + 0.1 * np.append(np.ones(8), -np.ones(2))):
+        other = minimize(objective, start, method="L-BFGS-B", bounds=bounds)
+        assert objective(found) <= other.fun + 1e-6
+
+
 def test_weights_are_post_by_pre(data) -> None:
     """Neuron n is driven by its left neighbour n - 1, which a transposed matrix would show as n + 1."""
     binned, _, _ = data
