@@ -206,14 +206,16 @@ def descend(method: Direction, state: State, tolerance: np.ndarray, dtype: str, 
     """Run passes until every target's expected decrease is below its tolerance (nats), or `after_pass` returns True; return the state.
 
     `after_pass(n_passes, metrics, state)` reports, stores and may stop. A target closes as stalled when no step lowers its objective
-    by more than rounding; one whose expected decrease is below rounding, and no longer shrinks, has converged whatever the tolerance.
+    by more than rounding, or its direction is not finite; one whose expected decrease is below rounding, and no longer shrinks, has
+    converged whatever the tolerance.
     """
     n_kept = len(state["pair_step"])
     while state["is_open"].any():
         method.prepare(state)
         at = np.flatnonzero(state["is_open"])
         trial = state["rows"][at] + state["step"][at, None] * state["direction"][at]
-        objective, gradient = method.evaluate(trial, at)
+        with np.errstate(over="ignore", invalid="ignore"):  # far trial points overflow, and are refused
+            objective, gradient = method.evaluate(trial, at)
         before, slope, step = state["objective"][at], state["slope"][at], state["step"][at]
         with np.errstate(invalid="ignore"):
             allowed = before + _SUFFICIENT * step * slope + _NOISE[dtype] * np.abs(before)
@@ -223,11 +225,13 @@ def descend(method: Direction, state: State, tolerance: np.ndarray, dtype: str, 
             if n_kept:
                 _add_pairs(state, good, trial[is_good] - state["rows"][good], gradient[is_good] - state["gradient"][good], before[is_good])
             state["rows"][good], state["objective"][good], state["gradient"][good] = trial[is_good], objective[is_good], gradient[is_good]
-            direction, slope, decrement = method.direction(state, good)
+            with np.errstate(over="ignore", invalid="ignore"):
+                direction, slope, decrement = method.direction(state, good)
+            is_lost = ~np.isfinite(decrement)
             is_rounding = (decrement <= _NOISE["float64"] * np.abs(objective[is_good])) & (decrement > 0.25 * state["decrement"][good])
             state["direction"][good], state["slope"][good], state["decrement"][good] = direction, slope, decrement
             state["step"][good] = 1.0
-            state["is_open"][good] = (decrement > tolerance[good]) & ~is_rounding
+            state["is_open"][good], state["is_stalled"][good] = (decrement > tolerance[good]) & ~is_rounding & ~is_lost, is_lost
         bad = at[~is_good]
         if bad.size:
             _shorten(state, bad, objective[~is_good], before[~is_good])
@@ -245,7 +249,8 @@ def descend(method: Direction, state: State, tolerance: np.ndarray, dtype: str, 
 def _add_pairs(state: State, at: np.ndarray, step: np.ndarray, change: np.ndarray, before: np.ndarray) -> None:
     """Remember each target's last step and change of gradient, where the curvature along it is positive."""
     curvature = np.einsum("np,np->n", step, change)
-    size = np.einsum("np,np->n", step, step) * np.einsum("np,np->n", change, change)
+    with np.errstate(over="ignore", invalid="ignore"):
+        size = np.einsum("np,np->n", step, step) * np.einsum("np,np->n", change, change)
     fresh = np.isfinite(before) & (curvature > 1e-10 * np.sqrt(size))
     place = state["n_pairs"][at[fresh]] % len(state["pair_step"])
     state["pair_step"][place, at[fresh]], state["pair_change"][place, at[fresh]] = step[fresh], change[fresh]

@@ -195,7 +195,7 @@ class _Fit:
         stalled = self.state["is_stalled"]
         if self.stopped:
             return self.stopped, " ".join([f"{int(self.state['is_open'].sum())} target neurons had not converged.", *parts])
-        if stalled.any() and (self.state["decrement"][stalled] > 1e-3).any():
+        if not (self.state["decrement"][stalled] <= 1e-3).all():  # NaN where there was no direction
             lead = f"{int(stalled.sum())} target neurons stopped where no step lowers the objective by more than rounding."
             return "PLATEAU", " ".join([lead, *parts])
         return "CONVERGED", " ".join(["Every target neuron has converged.", *parts])

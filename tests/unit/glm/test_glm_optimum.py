@@ -91,6 +91,16 @@ def test_a_newton_step_whose_hessian_overflows_is_shortened() -> None:
         assert np.allclose(far[name], params[name], atol=1e-6)
 
 
+@pytest.mark.parametrize("solver", ["newton", "lbfgs", "proximal"])
+def test_a_start_from_which_no_step_is_finite_is_no_convergence(data, solver: str, recwarn: pytest.WarningsRecorder) -> None:
+    binned, _, _ = data
+    model = replace(MODEL, ridge_history=1.0, ridge_coupling=1.0, solver=solver, stabilise="off", standard_errors=False)
+    init = {**initial_params(model.param_specs(binned.info()), Stream(0, "init")), "bias": np.array([800.0, -2.0, -2.0, -2.0])}
+    _, report = model.solve(binned, SolverContext(init=init, stream=Stream(0, "solver")))
+    assert report.status == "PLATEAU" and report.message.startswith("1 target neurons stopped")
+    assert not [str(warning.message) for warning in recwarn]
+
+
 def test_unpenalised_optimum_and_standard_errors_equal_statsmodels(data) -> None:
     import statsmodels.api as sm
 
