@@ -91,6 +91,8 @@ class TrainingData:
     def prepare(self, recording: Recording) -> BinnedSpikes:
         """Return a recording's neurons of the fit, in their order, in bins of the fit's width, conditions numbered as in the fit.
 
+        Neurons and signals that the fit did not have are left out.
+
         Raises
         ------
         RecordingError
@@ -113,6 +115,8 @@ class TrainingData:
         problems.raise_if_any(RecordingError)
         if tuple(map(str, recording.neurons.ids)) != self.neuron_ids:
             recording = recording.select(neurons=list(self.neuron_ids))
+        if set(recording.signals) != set(self.signals):
+            recording = recording.select(signals=list(self.signals))
         return self.renumber(recording.bin(self.dt_ms))
 
     def renumber(self, binned: BinnedSpikes) -> BinnedSpikes:

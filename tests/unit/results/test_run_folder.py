@@ -14,6 +14,7 @@ from fitspike.errors import InvalidInputError, PluginError, RunFolderError
 from fitspike.models.spiking_network import SpikingNetwork
 from fitspike.neurons.lif import EscapeLIF
 from fitspike.recording.recording import Recording
+from fitspike.recording.tables import Signal
 from fitspike.results.components import ComponentRef, reference_to
 from fitspike.results.files import plain, read_arrays, write_arrays, write_bytes
 from fitspike.results.result import FitResult
@@ -217,6 +218,19 @@ def test_scores_need_the_neurons_of_the_fit(stored_run):
     assert result.score(shuffled)["log_likelihood"] == pytest.approx(result.scores["log_likelihood"], rel=1e-9)
     with pytest.raises(ValueError, match="1 of the 3 fitted neurons are missing: b"):
         result.score(recording.select(neurons=["a", "c"]))
+
+
+def test_signals_that_the_fit_did_not_have_do_not_matter():
+    random = np.random.Generator(np.random.Philox(6))
+    light, noise = (Signal(random.standard_normal((400, 1)), 100.0) for _ in range(2))
+    bare = Recording.from_counts(random.poisson(np.exp(-2.0 + 0.5 * light.values[None])), dt_ms=10.0)
+    seen, more = bare.attach(signals={"light": light}), bare.attach(signals={"light": light, "noise": noise})
+    quiet = {"selection": False, "report": False, "progress": "off", "simulation": {"max_seconds": 0}}
+    result = fitspike.fit(seen, **quiet)
+    assert result.score(more)["log_likelihood"] == result.score(seen)["log_likelihood"]
+    assert fitspike.fit(bare, **quiet).score(more)["log_likelihood"] == pytest.approx(
+        fitspike.fit(bare, **quiet).score(bare)["log_likelihood"]
+    )
 
 
 def test_an_unfinished_run_says_how_to_go_on(tmp_path):
