@@ -177,12 +177,13 @@ def compare_with_truth(found: Connectivity, truth: np.ndarray, *, fdr: float = 0
 
     auc, average_precision: excitatory (inhibitory) connections against unconnected pairs. sign_accuracy: sign of the summed weight on
     true connections. mcc, precision, recall: pairs called at the false-discovery rate against connections of either sign, NaN without
-    p-values. correlation: of summed and true weights over true connections.
+    p-values; false_positive_rate: of the unconnected pairs, how many are called. correlation: of summed and true weights over true
+    connections. A truth without any connection (a control) leaves only n_called and false_positive_rate; the others are NaN.
 
     Raises
     ------
     InvalidInputError
-        If the truth has another shape, holds NaN off the diagonal, or no connection.
+        If the truth has another shape, holds NaN off the diagonal, or, without p-values, no connection.
     """
     truth = np.asarray(truth, dtype=np.float64)
     if truth.shape != found.weight.shape:
@@ -196,8 +197,11 @@ def compare_with_truth(found: Connectivity, truth: np.ndarray, *, fdr: float = 0
             f"the truth is NaN or infinite for {np.count_nonzero(~np.isfinite(true))} of {true.size} pairs, which would count as neither "
             "connected nor unconnected. Give 0 where there is no connection, or fit only neurons whose connections are known."
         )
-    if not true.any():
-        raise InvalidInputError("the truth holds no connection, so nothing can be ranked. Look at the number of significant pairs instead.")
+    if not true.any() and found.p_value is None:
+        raise InvalidInputError(
+            "the truth holds no connection, so nothing can be ranked, and without p-values no pair can be called wrongly. "
+            "Fit with standard_errors=True."
+        )
     scores: dict[str, float] = {"n_pairs": int(pairs.sum())}
     for name, sign, score in (("excitatory", 1, found.excitation), ("inhibitory", -1, found.inhibition)):
         kept = (np.sign(true) == sign) | (true == 0)
@@ -205,17 +209,19 @@ def compare_with_truth(found: Connectivity, truth: np.ndarray, *, fdr: float = 0
         scores[f"auc_{name}"] = roc_auc(np.sign(true[kept]) == sign, score[pairs][kept])
         scores[f"average_precision_{name}"] = average_precision(np.sign(true[kept]) == sign, score[pairs][kept])
     linked = true != 0
-    scores["sign_accuracy"] = float((np.sign(weight[linked]) == np.sign(true[linked])).mean())
+    is_right = np.sign(weight[linked]) == np.sign(true[linked])
+    scores["sign_accuracy"] = float(is_right.mean()) if linked.any() else float("nan")
     varied = linked.sum() > 1 and np.ptp(true[linked]) > 0 and np.ptp(weight[linked]) > 0
     scores["correlation"] = float(np.corrcoef(weight[linked], true[linked])[0, 1]) if varied else float("nan")
     if found.p_value is None:
-        return {**scores, "mcc": float("nan"), "precision": float("nan"), "recall": float("nan")}
+        return {**scores, **dict.fromkeys(("mcc", "precision", "recall", "false_positive_rate"), float("nan"))}
     called = found.significant(fdr)[pairs]
     hits = float((called & linked).sum())
     return {
         **scores,
         "n_called": int(called.sum()),
-        "mcc": matthews(linked, called),
-        "precision": hits / called.sum() if called.any() else float("nan"),
-        "recall": hits / linked.sum(),
+        "mcc": matthews(linked, called) if linked.any() else float("nan"),
+        "precision": hits / called.sum() if called.any() and linked.any() else float("nan"),
+        "recall": hits / linked.sum() if linked.any() else float("nan"),
+        "false_positive_rate": float(called[~linked].mean()) if not linked.all() else float("nan"),
     }

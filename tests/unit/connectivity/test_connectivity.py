@@ -75,7 +75,17 @@ def test_calls_are_compared_off_the_diagonal():
     np.fill_diagonal(p, 1e-12)
     scores = c.compare_with_truth(made(filters, p), truth)
     assert scores["mcc"] == pytest.approx(1.0) and scores["precision"] == 1.0 and scores["recall"] == 1.0
-    assert scores["n_called"] == np.count_nonzero(truth)
+    assert scores["n_called"] == np.count_nonzero(truth) and scores["false_positive_rate"] == 0.0
+
+
+def test_a_control_without_connections_counts_false_calls():
+    _, filters = noisy()
+    p = np.full((30, 30), 0.9)
+    p[0, 1:30] = 1e-9  # 29 of the 870 pairs
+    scores = c.compare_with_truth(made(filters, p), np.zeros((30, 30)))
+    assert scores["n_called"] == 29 and scores["false_positive_rate"] == pytest.approx(29 / 870)
+    others = set(scores) - {"n_pairs", "n_excitatory", "n_inhibitory", "n_called", "false_positive_rate"}
+    assert others and all(np.isnan(scores[name]) for name in others)
 
 
 def test_truth_of_another_size_or_without_connections_is_refused():
