@@ -95,6 +95,8 @@ def _load_file(path: Path, format: str | None, options: Mapping[str, Any]) -> Re
     from fitspike.plugin.registry import get_registry
 
     check_file(path)
+    if (path / "status.json").is_file() and (path / "specs.json").is_file():
+        raise ReadError(f"{path} is the folder of a run, not a recording. `fitspike score {path}` and `fitspike plot {path}` take it.")
     if format is not None:
         entry = get_registry().entry("readers", format)
         return _checked(_guarded_read(entry, entry.create(), path, options), str(path))

@@ -13,6 +13,7 @@ from fitspike.config import ConfigError
 from fitspike.datasets.loading import load
 from fitspike.datasets.selection import load_data
 from fitspike.errors import FitspikeError, InvalidInputError, Problems
+from fitspike.fitting.machine import check_backend, check_device
 from fitspike.fitting.request import Request
 from fitspike.fitting.resolve import Components, check_rule, resolve, with_emission
 from fitspike.params import ParamSpec, initial_params
@@ -96,7 +97,13 @@ def _resolve_and_read(request: Request, problems: Problems) -> tuple[Components 
     """Return the objects and the data of a request; what is wrong with them is added to `problems`."""
     if request.out is not None and not request.resume:
         problems.attempt(RunFolder.check_free, request.out)
+    problems.attempt(check_device, request.config.device)
+    problems.attempt(check_backend, request.config.backend)
     components = resolve(request, problems)
+    if components is not None and components.uses_solver and request.config.device not in ("auto", "cpu"):
+        problems.add(
+            f"device={request.config.device!r}: model {components.model.name!r} is fitted by its solver on the CPU. Use 'auto' or 'cpu'."
+        )
     how = problems.attempt(parse_split, request.config.split)
     width = 0 if request.config.dt_ms is None else problems.attempt(bin_width_ns, request.config.dt_ms)
     checked = problems.attempt(_read_checked, request, problems)

@@ -13,6 +13,19 @@ import numpy as np
 
 from fitspike.errors import RunFolderError
 
+FORMAT_VERSION = 1
+"""Of run folders."""
+
+
+def check_format_version(path: Path, status: Mapping[str, Any]) -> None:
+    """Raise RunFolderError if the run folder at `path`, with this status.json, is of a newer format."""
+    version = status.get("format_version", FORMAT_VERSION)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise RunFolderError(
+            f"{path} has format version {version!r}; this fitspike reads up to {FORMAT_VERSION}. Install the fitspike that wrote it "
+            "(see provenance.json) or a newer one."
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class RunFiles:
@@ -45,6 +58,7 @@ class RunFiles:
         if not (path / "status.json").is_file():
             what = "is no run folder (it has no status.json)" if path.exists() else "does not exist"
             raise RunFolderError(f"{path} {what}. Give the folder that `fitspike fit` printed.")
+        check_format_version(path, _json(path / "status.json"))
         json_files = ("status", "fit", "specs", "provenance", "score", "simulation", "selection", "extras", "checks")
         text = path / "run.toml"
         return cls(

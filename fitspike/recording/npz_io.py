@@ -68,7 +68,7 @@ def save_recording(recording: Recording, path: str | Path, *, overwrite: bool = 
     """
     path = _with_suffix(Path(path))
     if path.exists() and not overwrite:
-        raise RecordingError(f"{path} exists. Choose another name, or say overwrite=True.")
+        raise RecordingError(f"{path} exists. Choose another name; in Python, overwrite=True replaces it.")
     description, arrays = _described(recording)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import tomllib
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -71,6 +72,22 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise RunFolderError(f"cannot read {path}: {error.strerror or error}. Is this a complete run folder?") from error
     except ValueError as error:
+        raise RunFolderError(f"{path} is damaged: {error}. Restore it, or fit again into another folder.") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the values of a TOML file.
+
+    Raises
+    ------
+    RunFolderError
+        If it is missing or no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunFolderError(f"cannot read {path}: {error.strerror or error}. Is this a complete run folder?") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RunFolderError(f"{path} is damaged: {error}. Restore it, or fit again into another folder.") from error
 
 

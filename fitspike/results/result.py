@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from fitspike.errors import InvalidInputError, PluginError, RunFolderError, coun
 from fitspike.models.base import HasConnectivity
 from fitspike.params import ParamSpec, to_tensors
 from fitspike.results.components import ComponentRef
+from fitspike.results.files import read_toml
 from fitspike.results.provenance import RunProvenance
 from fitspike.results.run_dir import RunFolder
 from fitspike.results.save import save_result, specs_from_json
@@ -213,6 +213,10 @@ class FitResult:
         folder = RunFolder.open(Path(path))
         if not folder.has("params.npz"):
             state = folder.status.get("state")
+            if state == "finished":
+                raise RunFolderError(
+                    f"{path} has lost its parameters: params.npz is missing. Restore it, or fit again into another folder."
+                )
             raise RunFolderError(
                 f"{path} has no parameters yet: the fit is {state} in stage {folder.status.get('stage')!r}. Wait for it, or continue it "
                 f"with `fitspike fit --resume --out {path}`."
@@ -243,7 +247,7 @@ class FitResult:
             notes=tuple(ended["notes"]),
             run_dir=Path(path),
             live_model=model,
-            config=tomllib.loads((Path(path) / "run.toml").read_text(encoding="utf-8")) if folder.has("run.toml") else {},
+            config=read_toml(Path(path) / "run.toml") if folder.has("run.toml") else {},
         )
 
 

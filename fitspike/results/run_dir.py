@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 
 from fitspike.errors import RunFolderError
+from fitspike.plotting.run_files import FORMAT_VERSION, check_format_version
 from fitspike.results.files import plain, read_arrays, read_json, write_arrays, write_json, write_text
-
-FORMAT_VERSION = 1
-"""Version of the layout of a run folder."""
 
 N_CHECKPOINTS = 2
 HEARTBEAT_S = 5.0
@@ -98,12 +96,7 @@ class RunFolder:
             raise RunFolderError(f"{path} {what}. Give the folder that `fitspike fit` printed.")
         folder = cls(path)
         folder._status = read_json(path / "status.json")
-        version = folder._status.get("format_version")
-        if not isinstance(version, int) or version > FORMAT_VERSION:
-            raise RunFolderError(
-                f"{path} has format version {version!r}; this fitspike reads up to {FORMAT_VERSION}. Install the fitspike that wrote it "
-                "(see provenance.json) or a newer one."
-            )
+        check_format_version(path, folder._status)
         return folder
 
     def check_not_running(self) -> None:

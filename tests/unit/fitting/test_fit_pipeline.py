@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import poisson
 
 import fitspike
-from fitspike.errors import FitFailed, FitInterrupted, FitspikeError, InvalidInputError, RunFolderError
+from fitspike.errors import BackendError, FitFailed, FitInterrupted, FitspikeError, InvalidInputError, RunFolderError
+from fitspike.fitting.machine import check_device
 from fitspike.recording.recording import Recording
 
 QUIET = {
@@ -179,3 +181,18 @@ def test_selection_of_neurons_and_trials_reaches_the_fit(steady_rate):
     result = fit(recording, steady_rate(shift=0.0, n_steps=60), select={"neurons": ["c", "a"], "trials": range(6)}, split="trial:test=5")
     assert result.data.neuron_ids == ("c", "a")
     np.testing.assert_allclose(np.exp(result.params["log_rate"]), counts[:5, :, [2, 0]].mean((0, 1)), rtol=1e-9)
+
+
+def test_device_and_backend_are_checked_before_the_fit(counts_recording, tmp_path):
+    with pytest.raises(FitspikeError) as caught:
+        fit(counts_recording, "coupled-glm", device="cdua", backend="nubma", out=tmp_path / "never")
+    assert "no device 'cdua'; did you mean 'cuda'" in str(caught.value) and "'nubma'; did you mean 'numba'" in str(caught.value)
+    with pytest.raises(FitspikeError, match="is fitted by its solver on the CPU"):
+        fit(counts_recording, "coupled-glm", device="cuda:7", out=tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_missing_device_is_named():
+    with pytest.raises(BackendError, match="'cuda:1' is not there: PyTorch .* sees 0 CUDA devices"):
+        check_device("cuda:1")

@@ -203,3 +203,9 @@ def test_plot_command_draws_lists_and_reports(run_folder, tmp_path):
     assert "learning-curve: The course of the fit." in listed.stdout
     wrong = runner.invoke(cli, ["plot", str(run_folder), "--what", "rastre"])
     assert wrong.exit_code != 0
+
+
+def test_run_folder_of_a_newer_format_is_not_drawn(tmp_path):
+    (tmp_path / "status.json").write_text('{"format_version": 99}')
+    with pytest.raises(RunFolderError, match="format version 99"):
+        figures.draw(tmp_path, [], tmp_path / "figures")

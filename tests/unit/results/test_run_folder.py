@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 import fitspike
-from fitspike.errors import InvalidInputError, PluginError, RunFolderError
+from fitspike.datasets.loading import load
+from fitspike.errors import InvalidInputError, PluginError, ReadError, RunFolderError
 from fitspike.models.spiking_network import SpikingNetwork
 from fitspike.neurons.lif import EscapeLIF
 from fitspike.recording.recording import Recording
@@ -249,3 +251,26 @@ def test_simulation_that_runs_away_is_refused_in_words():
     trials = FreeTrials(1, 10, 1.0, 1, np.array([-1]))
     with pytest.raises(InvalidInputError, match="runs away: by bin 10 a neuron fires more than 1e.06 times"):
         list(simulate_events(Explosive(), {}, trials, Stream(0, "simulation")))
+
+
+def test_damaged_or_lost_files_are_named(stored_run, tmp_path):
+    _, _, path = stored_run
+    for name, content, message in (
+        ("run.toml", "dt_ms = ", "run.toml is damaged"),
+        ("fit.json", '{"stat', "fit.json is damaged"),
+        ("params.npz", "PK", "params.npz is damaged"),
+        ("params.npz", None, "has lost its parameters"),
+        ("specs.json", None, "cannot read .*specs.json"),
+    ):
+        broken = tmp_path / f"{name}-{content is None}"
+        shutil.copytree(path, broken)
+        (broken / name).unlink()
+        if content is not None:
+            (broken / name).write_text(content)
+        with pytest.raises(RunFolderError, match=message):
+            FitResult.load(broken)
+
+
+def test_a_run_folder_is_not_taken_for_a_recording(stored_run):
+    with pytest.raises(ReadError, match="is the folder of a run, not a recording"):
+        load(stored_run[2])
