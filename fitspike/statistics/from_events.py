@@ -244,7 +244,7 @@ def window_bins(binned: BinnedSpikes, window_ms: float) -> int:
 
 
 def window_count_blocks(
-    binned: BinnedSpikes, window_ms: float, *, start_ms: float = 0.0, stop_ms: float | None = None, max_values: int = 1 << 24
+    binned: BinnedSpikes, window_ms: float, *, start_ms: float = 0.0, stop_ms: float | None = None, max_values: int = 1 << 22
 ) -> Iterator[WindowCounts]:
     """Yield counts of all neurons in consecutive whole windows of each trial, at most `max_values` counts at once.
 
