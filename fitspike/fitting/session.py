@@ -134,6 +134,8 @@ class Session:
 
     def checkpoint(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Store solver state if the last checkpoint is old enough, or if the run is about to stop."""
+        if self.folder is None:
+            return  # nor is the state kept in memory, of which it can be a good part
         self._latest = (step, arrays)
-        if self.folder is not None and (self.is_interrupted or self.folder.checkpoint_due(self.checkpoint_s)):
+        if self.is_interrupted or self.folder.checkpoint_due(self.checkpoint_s):
             self.folder.save_checkpoint(step, arrays)
