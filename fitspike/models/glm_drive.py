@@ -13,7 +13,7 @@ from fitspike.kernels.coupled_drive import DriveFilters, Regulation, coupled_dri
 from fitspike.models.base import Rollout
 from fitspike.models.bases import LagBasis
 from fitspike.models.glm_covariates import chunk_covariates
-from fitspike.models.glm_layout import Layout, layout_from_shapes
+from fitspike.models.glm_layout import Layout, check_finite, layout_from_shapes
 from fitspike.models.glm_regulation import expected_counts, fading_sums, log_gain, make_regulation, regulated
 from fitspike.neurons.emissions import get_emission
 from fitspike.recording.chunk import SpikeChunk
@@ -105,6 +105,7 @@ def rollout(
 ) -> Rollout:
     """Return a clamped, free or mixed run; see `CoupledGLM.rollout`."""
     with torch.no_grad():
+        check_finite({name: value.detach().cpu().numpy() for name, value in params.items()})
         layout = layout_of(model, params, context)
         base, tensors, decay = _base(layout, params, context), *_filters(layout, params)
         filters = DriveFilters(*(None if f is None else f.numpy() for f in tensors), decay)

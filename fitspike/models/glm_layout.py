@@ -265,6 +265,16 @@ def _layout_from_shapes(model: CoupledGLM, shapes: tuple, channels: tuple, dt_ms
     return make_layout(replace(model.resolved(data), **changes), data)
 
 
+def check_finite(params: ParamArrays) -> None:
+    """Raise InvalidInputError if a parameter of a free run is NaN or infinite: a drive of NaN never reaches a spike, which looks calm."""
+    bad = [name for name, value in params.items() if name != "drive_ceiling" and not np.isfinite(value).all()]
+    if bad:
+        raise InvalidInputError(
+            f"parameters {', '.join(bad)} of the coupled GLM hold NaN or infinite values, with which it cannot run freely. "
+            "For absolute refractoriness give a log gain such as -30 at the first lags, not -inf."
+        )
+
+
 def condition_codes(names: Sequence[str]) -> np.ndarray:
     """Return a number per condition name by which fitted weights are found again, (n_conditions,) float64."""
     return np.array([float(zlib.crc32(name.encode())) for name in names])

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import logit, logsumexp
 
 from fitspike.kernels.coupled_drive import DriveFilters, Regulation, coupled_drive
-from fitspike.models.glm_layout import Layout, layout_from_shapes
+from fitspike.models.glm_layout import Layout, check_finite, layout_from_shapes
 from fitspike.models.glm_problem import spike_filters
 from fitspike.models.glm_regulation import make_regulation
 from fitspike.rng import Stream
@@ -31,6 +31,7 @@ _EQUILIBRIUM_STEPS = 200
 def stability(model: CoupledGLM, params: ParamArrays, *, rates_hz: np.ndarray | None = None, seed: int = 0) -> Mapping[str, Any]:
     """Return whether fitted parameters are stable, and why; see `CoupledGLM.stability`."""
     arrays = {name: np.asarray(value, dtype=np.float64) for name, value in params.items()}
+    check_finite(arrays)
     shapes = {name: value.shape for name, value in arrays.items()}
     channels = {"signals": shapes["signal"][1]} if "signal" in shapes else {}
     layout = layout_from_shapes(model, shapes, channels, float(arrays["dt_ms"][0]))

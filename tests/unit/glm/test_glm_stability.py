@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from fitspike.errors import InvalidInputError
 from fitspike.kernels.coupled_drive import DriveFilters
 from fitspike.models.base import DataInfo
 from fitspike.models.coupled_glm import CoupledGLM
 from fitspike.models.stability import linear_gain, mean_base
+from fitspike.params import to_tensors
 from fitspike.recording.recording import Recording
+from fitspike.rng import Stream
 
 sys.path.insert(0, str(Path(__file__).parent))
 from glm_data import solve  # noqa: E402
@@ -30,6 +34,23 @@ def test_exciting_history_is_unstable_and_inhibiting_is_not() -> None:
     assert unstable["runaway"].tolist() == [True]
     stable = model.stability(make_params(model, 20.0, np.array([-5.0, -1.0, 0.3])))
     assert stable["is_stable"] and stable["highest_rate_hz"] < 100
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.nan])
+def test_infinite_filters_are_refused_by_free_runs(value: float) -> None:
+    """Published filters have -inf at refractory lags. 0 times -inf is NaN at every lag, and no draw is below a drive of NaN."""
+    model = CoupledGLM(history_ms=50.0, n_history=50, basis="boxes")
+    history = np.zeros(50)
+    history[:2] = value
+    with pytest.raises(InvalidInputError, match="history of the coupled GLM.*-30"):
+        model.stability(make_params(model, 100.0, history))
+    trial = Recording.from_counts(np.zeros((1, 1000, 1), dtype=int), dt_ms=1.0).bin().chunk([0], 0, 1000)
+    draws = torch.as_tensor(Stream(0, "draws").uniforms(1, range(1000), 1))
+    with pytest.raises(InvalidInputError, match="history of the coupled GLM.*-30"):
+        model.rollout(to_tensors(make_params(model, 100.0, history)), trial, uniforms=draws)
+    history[:2] = -30.0
+    run = model.rollout(to_tensors(make_params(model, 100.0, history)), trial, uniforms=draws)
+    assert np.diff(np.flatnonzero(run.spikes[0, :, 0].numpy())).min() > 2
 
 
 def test_linear_gain_is_the_spectral_radius_at_equilibrium() -> None:
