@@ -50,6 +50,7 @@ SIZES = {
     "every bin a spike": ([70], 3, 1.0, {}),
     "counts, two blocks of targets": ([60, 150], 40, 0.2, {"counts": True, "warmup": 30}),
     "several stretches of rows": ([1100], 2, 0.05, {}),
+    "wide blocks of many targets": ([30], 600, 0.05, {}),
 }
 
 

@@ -19,7 +19,8 @@ from fitspike.kernels.point_process import EMISSION_CODES, Events, FilterState, 
 _ROWS = 512  # bins driven at once: with a block's filters they stay in the second-level cache
 _ROWS_EXPONENTIAL = 2048  # each such stretch costs one outer product of all traces
 _FLUSH_BINS = 65536  # bins after which float32 gradient sums are added up in float64
-_WIDTH_FINITE, _WIDTH_EXPONENTIAL = 32, 32
+_WIDTH = 32  # targets in a block
+_WIDEST, _LEAST_BLOCKS = 128, 16  # exponential filters gain from wider blocks as long as there are enough of them for all cores
 
 
 def likelihood_gradient(
@@ -36,7 +37,7 @@ def likelihood_gradient(
 ) -> LikelihoodGradient:
     """Return log-likelihood and gradient; see `fitspike.kernels.point_process.likelihood_gradient`."""
     n_targets = len(targets)
-    width = _WIDTH_FINITE if filters.decay is None else _WIDTH_EXPONENTIAL
+    width = _WIDTH if filters.decay is None else min(_WIDEST, _WIDTH * max(1, -(-n_targets // (_WIDTH * _LEAST_BLOCKS))))
     width = min(width, max(8, -(-n_targets // 8) * 8))
     n_blocks = -(-n_targets // width)
     lane_of = np.full((n_blocks, events.n_neurons), -1, dtype=np.int32)
