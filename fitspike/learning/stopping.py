@@ -81,6 +81,10 @@ def limit_reached(step: int, rule: StopRule) -> str | None:
     return None
 
 
-def is_finite(metrics: Mapping[str, float]) -> bool:
-    """Return whether every metric of a step is a finite number."""
-    return all(math.isfinite(value) for value in metrics.values())
+LARGEST = 1e15
+"""A loss or gradient beyond this has diverged, though it is still a number: parameters of that size are lost to rounding."""
+
+
+def diverged(metrics: Mapping[str, float]) -> list[str]:
+    """Return the names of a step's metrics that are NaN, infinite or beyond LARGEST."""
+    return [name for name, value in metrics.items() if not abs(value) <= LARGEST]

@@ -17,7 +17,7 @@ from fitspike.learning.batches import cut_long_trials, ordered_chunks
 from fitspike.learning.checkpoint import Training, copy_raw, restore
 from fitspike.learning.checkpoint import to_arrays as to_checkpoint
 from fitspike.learning.optimisers import learning_rate_at, make_optimiser
-from fitspike.learning.stopping import StopRule, Watch, is_finite, limit_reached
+from fitspike.learning.stopping import LARGEST, StopRule, Watch, diverged, limit_reached
 from fitspike.losses.total import WeightedLosses
 from fitspike.models.base import Model, SolverContext, SolverReport
 from fitspike.params import ParamSpec, constrain, to_arrays, to_raw
@@ -83,10 +83,10 @@ def train(
 ) -> tuple[ParamArrays, SolverReport]:
     """Train a model by steps and return its constrained parameters and how it went.
 
-    Each step: the rule's directions on one chunk, the optimiser's proposed update, the update transforms in their order. A non-finite
-    loss, direction or parameter ends the run with the parameters from before that step. The state handed to `context.checkpoint` at
-    every log point is complete: a run resumed from it ends with the same parameters, bit for bit, as one never interrupted (at one number
-    of threads).
+    Each step: the rule's directions on one chunk, the optimiser's proposed update, the update transforms in their order. A loss, direction
+    or parameter that is not finite, or a loss or gradient of senseless size, ends the run with the parameters from before that step. The
+    state handed to `context.checkpoint` at every log point is complete: a run resumed from it ends with the same parameters, bit for bit,
+    as one never interrupted (at one number of threads).
 
     Parameters
     ----------
@@ -208,9 +208,8 @@ class _Run:
             before = copy_raw(training.raw)
             self.is_between_steps = False
             metrics = self._step(chunk, before)
-            if not is_finite(metrics):
-                bad = ", ".join(name for name, value in metrics.items() if not math.isfinite(value))
-                return "DIVERGED", f"{bad} became infinite or NaN at step {training.step + 1}.", last_good
+            if bad := diverged(metrics):
+                return "DIVERGED", f"{', '.join(bad)} passed {LARGEST:g} or became NaN at step {training.step + 1}.", last_good
             last_good = before
             training.epoch, training.position, training.step = epoch, position, training.step + 1
             training.add_metrics(metrics)
@@ -230,7 +229,7 @@ class _Run:
         directions, metrics = self.bound.directions(training.raw, batch)
         norm = math.sqrt(sum(float(direction.double().square().sum()) for direction in directions.values()))
         metrics = {**metrics, "gradient_norm": norm}
-        if not is_finite(metrics):
+        if diverged(metrics):
             return metrics
         shrink = min(1.0, settings.clip_norm / norm) if settings.clip_norm and norm > 0 else 1.0
         rate = learning_rate_at(training.step, self.stop.max_steps, settings.learning_rate, settings.schedule, settings.final_fraction)

@@ -301,3 +301,11 @@ def test_explicit_backend_of_the_fit_reaches_the_rollout():
     run(model, random_binned(2, 20, 2), max_steps=1)
     with pytest.raises(BackendError, match="numba"):
         run(model, random_binned(2, 20, 2), max_steps=1, backend="numba")
+
+
+def test_a_loss_of_senseless_size_has_diverged():
+    """Steps far too long leave a loss that is a number still; going on would end in a step limit, as if more steps might help."""
+    binned = random_binned(2, 40, 3)
+    model = SpikingNetwork(emission="poisson")
+    _, report = run(model, binned, max_steps=30, learning_rate=1e6, optimiser="sgd", schedule="constant", n_trials=2)
+    assert report.status == "DIVERGED" and "passed 1e+15" in report.message
