@@ -126,26 +126,33 @@ def draw_stimulus_filters(lag_ms: np.ndarray, filters: np.ndarray, name: str, ne
     n_columns = min(4, max(len(chosen), 1))
     n_rows = -(-max(len(chosen), 1) // n_columns)
     figure, axes = new_figure(n_rows, n_columns, height_in=0.8 + 1.35 * n_rows, sharex=True, sharey=True)
-    as_image = filters.shape[2] > len(SERIES) and filters.shape[1] > 1
+    n_channels, has_lags = filters.shape[2], filters.shape[1] > 1
+    as_image = n_channels > len(SERIES) and has_lags
     limit = symmetric_limit(filters[chosen])
     for one, i in zip(axes.ravel(), chosen, strict=False):
         if as_image:
-            extent = (lag_ms[0], lag_ms[-1], -0.5, filters.shape[2] - 0.5)
+            extent = (lag_ms[0], lag_ms[-1], -0.5, n_channels - 0.5)
             image = one.imshow(
                 filters[i].T, aspect="auto", cmap=DIVERGING, vmin=-limit, vmax=limit, origin="lower", rasterized=True, extent=extent
             )
             one.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        else:
-            for channel in range(filters.shape[2]):
-                one.plot(lag_ms, filters[i, :, channel], color=SERIES[channel % len(SERIES)], marker="o" if len(lag_ms) == 1 else "", ms=4)
+        elif has_lags:
+            for channel in range(n_channels):
+                one.plot(lag_ms, filters[i, :, channel], color=SERIES[channel % len(SERIES)], label=str(channel))
             one.axhline(0, color=NEUTRAL, lw=0.8, zorder=0)
+        else:
+            one.bar(np.arange(n_channels), filters[i, 0], color=DATA, width=0.7)
+            one.axhline(0, color=NEUTRAL, lw=0.8, zorder=0)
+            one.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         one.set_title(str(neuron_ids[i]), fontsize=8)
     if as_image:
         figure.colorbar(image, ax=axes, shrink=0.7, extend="both").set_label("change of log rate", fontsize=8)
     for one in axes.ravel()[len(chosen) :]:
         one.set_axis_off()
+    if has_lags and not as_image and n_channels > 1:
+        axes[0, 0].legend(title="channel", title_fontsize=7, fontsize=7, ncols=2, handlelength=1.0)
     ahead = "; negative: the signal's future" if np.min(lag_ms) < 0 else ""
-    figure.supxlabel(f"lag of {name} (ms){ahead}", fontsize=9)
+    figure.supxlabel(f"lag of {name} (ms){ahead}" if has_lags else f"channel of {name}, at lag {lag_ms[0]:g} ms", fontsize=9)
     figure.supylabel("channel" if as_image else "change of log rate", fontsize=9)
     return figure
 

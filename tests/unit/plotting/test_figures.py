@@ -50,6 +50,20 @@ def test_coupling_matrix_is_post_by_pre_with_a_symmetric_scale():
     np.testing.assert_array_equal(sorted(map(tuple, axes.lines[0].get_xydata())), [(0, 2), (1, 0)])  # x pre, y post
 
 
+def test_filters_of_one_lag_are_bars_over_channels():
+    filters = np.array([[[0.5, -1.0]], [[3.0, 2.0]]])  # two neurons, one lag, two channels
+    figure = connectivity.draw_stimulus_filters(np.array([0.0]), filters, "position", np.array(["a", "b"]))
+    strongest = figure.axes[0]
+    assert strongest.get_title(loc="left") == "b" and [bar.get_height() for bar in strongest.patches] == [3.0, 2.0]
+    assert "channel of position, at lag 0 ms" in texts(figure)
+
+
+def test_channels_of_a_filter_are_named():
+    figure = connectivity.draw_stimulus_filters(np.arange(3.0), np.ones((1, 3, 2)), "position", np.array(["a"]))
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["0", "1"]
+    assert "lag of position (ms)" in texts(figure) and "future" not in texts(figure)
+
+
 def test_significance_controls_false_discoveries():
     p_value = np.full((4, 4), 0.5)
     p_value[0, 1], p_value[1, 2], p_value[2, 3], p_value[0, 0] = 0.004, 0.008, 0.03, 1e-9
