@@ -44,7 +44,7 @@ def show(settings: tuple[str, ...], file: Path | None, as_json: bool, changed: b
     print_table(("key", "value", "from"), [(key, _text(value), origin) for key, value, origin in rows])
     click.echo()
     for path, is_there in _files().items():
-        click.echo(f"{'read' if is_there else 'none'}  {path}")
+        click.echo(f"{'read  ' if is_there else 'absent'}  {path}")
 
 
 @config.command("explain")
@@ -108,7 +108,7 @@ def _plain(value: Any) -> Any:
 def _text(value: Any) -> str:
     """Return a setting on one line."""
     if value is None or value == () or value == {}:
-        return "-"
+        return "none"
     if isinstance(value, Component):
         return " ".join([value.name, *(f"{name}={inner}" for name, inner in value.settings.items())])
     if isinstance(value, LossTerm):

@@ -197,7 +197,7 @@ def score_table(scores: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         value = scores.get(name)
         if value is None:
             continue
-        digits = ".1f" if name == "log_likelihood" else ".4f"
+        digits = ".4g" if abs(value) >= 1e6 else ".1f" if name == "log_likelihood" else ".4f"
         se, (low, high) = scores.get(f"{name}_se"), scores.get(f"{name}_interval") or (None, None)
         interval = "" if low is None or high is None else f"{low:{digits}} to {high:{digits}}"
         rows.append((meaning, f"{value:{digits}}", "" if se is None else f"{se:{digits}}", interval))

@@ -189,7 +189,9 @@ def _say(error: Exception, wants_traceback: bool, status: int) -> int:
     if wants_traceback:
         traceback.print_exception(error)
     text = str(error) or type(error).__name__
-    click.echo(f"error: {text}" if isinstance(error, FitspikeError) else f"error: {type(error).__name__}: {text}", err=True)
+    if isinstance(error, OSError) and not isinstance(error, FitspikeError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}. Check the path, its permissions and the space left there."
+    click.echo(f"error: {text}", err=True)
     return status
 
 

@@ -14,7 +14,7 @@ from fitspike.errors import FitFailed, FitInterrupted, counted
 from fitspike.fitting.estimate import estimate
 from fitspike.fitting.folder import open_folder, read_fitted, write_start
 from fitspike.fitting.judge import Judgement, judge
-from fitspike.fitting.optimise import Budget, Fitted, optimise, select_settings
+from fitspike.fitting.optimise import Budget, Fitted, needs_selection, optimise, select_settings
 from fitspike.fitting.prepare import Prepared, prepare, raise_with_others
 from fitspike.fitting.request import Callback, Request, as_settings
 from fitspike.fitting.resolve import blaming_plugins
@@ -216,6 +216,8 @@ def _announce(prepared: Prepared, config: RunConfig, session: Session) -> None:
         f"{train.dt_ms:g} ms to train on; split {prepared.data.split}"
     )
     expected = estimate(prepared, config).describe()
+    if needs_selection(prepared, config):
+        expected += ", after the choice of open settings, which fits to parts of the data many times"
     session.progress.say(f"estimate: {expected}")
     logger.info("estimate: %s", expected)
     for note in prepared.notes:

@@ -166,6 +166,13 @@ def test_resume_without_a_run_begins_one_and_says_so(files, capsys):
     assert "holds no run yet" in capsys.readouterr().err
 
 
+def test_a_path_that_cannot_be_written_is_named(files, fitted, capsys):
+    below_a_file = files / "session.fitspike" / "recording.json" / "figures"
+    assert run(["plot", str(fitted), "--out", str(below_a_file)]) == 1
+    message = capsys.readouterr().err
+    assert str(below_a_file) in message and "Check the path" in message and "Errno" not in message and "Traceback" not in message
+
+
 def test_a_numbered_configuration_is_taken_by_index(files, fitted, capsys):
     plan = files / "plan"
     plan.mkdir()
