@@ -89,7 +89,8 @@ def fit(
     resume : go on in the folder `out` where an interrupted run stopped; the parameters are those of a run never interrupted
     progress : "auto", "live", "lines" or "off"; always on standard error
     callbacks : functions of (step, metrics), called at log points
-    raise_on_failure : raise FitFailed if the fit diverged or was interrupted; False returns the result with its status
+    raise_on_failure : raise FitFailed if the fit diverged or was interrupted; False returns the result with its status,
+        unless there is none yet
 
     Raises
     ------
@@ -149,8 +150,10 @@ def run_fit(request: Request, *, raise_on_failure: bool = True) -> FitResult:
             try:
                 with blaming_plugins(prepared.components, "fitting"):
                     result = _run(request, prepared, session, provenance, threads)
-            except FitInterrupted:
-                raise
+            except FitInterrupted as error:
+                if raise_on_failure or error.result is None:
+                    raise
+                return error.result
             except KeyboardInterrupt as error:
                 raise _interrupted(session, None) from error
             except Exception as error:

@@ -1,6 +1,7 @@
 """fit(): its parts meet, its numbers are those of the parts, its problems come before compute."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -181,6 +182,17 @@ def test_selection_of_neurons_and_trials_reaches_the_fit(steady_rate):
     result = fit(recording, steady_rate(shift=0.0, n_steps=60), select={"neurons": ["c", "a"], "trials": range(6)}, split="trial:test=5")
     assert result.data.neuron_ids == ("c", "a")
     np.testing.assert_allclose(np.exp(result.params["log_rate"]), counts[:5, :, [2, 0]].mean((0, 1)), rtol=1e-9)
+
+
+def test_interrupted_fit_is_returned_where_failures_are_not_raised(counts_recording, steady_rate):
+    def interrupt(step, metrics):
+        raise KeyboardInterrupt
+
+    result = fit(counts_recording, "coupled-glm", selection=False, callbacks=[interrupt], raise_on_failure=False)
+    assert result.status.name == "INTERRUPTED" and result.scores == {} and result.params
+
+    with pytest.raises(FitInterrupted):  # nothing is fitted while settings are chosen
+        fit(counts_recording, steady_rate(), callbacks=[lambda step, metrics: signal.raise_signal(signal.SIGINT)], raise_on_failure=False)
 
 
 def test_device_and_backend_are_checked_before_the_fit(counts_recording, tmp_path):
