@@ -14,6 +14,8 @@ from fitspike.plotting.style import DATA, FAINT, MODEL, NEUTRAL, new_figure, sty
 RATE_WINDOWS = 200
 """Windows of the population rate below each raster."""
 MOST_NAMES = 12
+UNLIKE = 10
+"""Rates that differ by this factor get scales of their own; a common one would hide the smaller."""
 
 
 @styled
@@ -50,7 +52,7 @@ def draw_raster(
     height = min(3.2, 1.2 + 0.02 * n_neurons)
     ratios = [height, 0.55] * len(panels)
     figure, axes = new_figure(2 * len(panels), 1, height_in=sum(ratios) + 0.5, sharex=True, gridspec_kw={"height_ratios": ratios})
-    most = 1e-9
+    most = []
     for number, (title, (time, neuron, count)) in enumerate(panels.items()):
         colour = DATA if number == 0 else MODEL
         time, neuron = np.asarray(time, np.float64), np.asarray(neuron, np.int64)
@@ -61,14 +63,15 @@ def draw_raster(
             top.set_yticks(np.arange(n_neurons), [str(neuron_ids[i])[:12] for i in order], fontsize=7)
         rate, edges = np.histogram(time, bins=RATE_WINDOWS, range=(0, stop_s), weights=count)
         rate = rate / (n_neurons * (edges[1] - edges[0]))
-        most = max(most, rate.max())
+        most.append(max(rate.max(), 1e-9))
         below.stairs(rate, edges, fill=True, color=colour, alpha=0.35, lw=0)
         below.set_ylabel("Hz")
         for at in np.asarray(() if trial_start_s is None else trial_start_s)[1:]:
             for one in (top, below):
                 one.axvline(at, color=NEUTRAL if len(trial_start_s) < 30 else FAINT, lw=0.5, zorder=0)
-    for one in axes[1::2, 0]:
-        one.set_ylim(0, 1.05 * most)
+    is_comparable = max(most) < UNLIKE * min(most)
+    for one, own in zip(axes[1::2, 0], most, strict=True):
+        one.set_ylim(0, 1.05 * (max(most) if is_comparable else own))
     axes[-1, 0].set(xlabel="time (s)", xlim=(0, stop_s))
     return figure
 

@@ -88,6 +88,14 @@ def test_time_rescaling_takes_the_distance_over_all_intervals():
     assert "0 of 1 neuron inside" in texts(figure)
 
 
+@pytest.mark.parametrize("factor, is_shared", [(3, True), (100, False)])
+def test_rates_share_a_scale_unless_one_would_vanish(factor, is_shared):
+    time, neuron = np.array([0.5]), np.array([0])
+    figure = raster.draw_raster({"data": (time, neuron, np.array([1])), "free": (time, neuron, np.array([factor]))}, 1, 1.0)
+    tops = [figure.axes[row].get_ylim()[1] for row in (1, 3)]
+    assert (tops[0] == tops[1]) == is_shared and tops[0] >= 200  # one spike in a window of 5 ms
+
+
 def test_raster_of_few_neurons_names_them():
     trains = np.array([0.1, 0.2, 0.3]), np.array([2, 2, 0]), np.ones(3, int)
     figure = raster.draw_raster({"data": trains}, 3, 1.0, neuron_ids=np.array(["a", "b", "c"]))
