@@ -33,6 +33,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "history_ms": 200.0,
     "coupling_ms": 50.0,
     "population_ms": 0.0,
+    "n_time_bumps": 10,
     "drift_bumps": 0,
     "signal_before_ms": 0.0,
     "signal_after_ms": 0.0,
@@ -113,7 +114,7 @@ class CoupledGLM:
     n_population: int = 3
     condition_time: bool | str = "auto"
     trial_time: bool | str = "auto"
-    n_time_bumps: int = 10
+    n_time_bumps: int | str = "auto"
     drift_bumps: int | str = "auto"
     signals: str | tuple[str, ...] = "all"
     signal_before_ms: Auto = "auto"
@@ -165,8 +166,9 @@ class CoupledGLM:
             elif field.name.endswith("_ms") or field.name.startswith(("n_", "ridge_", "sparsity_", "drift_", "tolerance")):
                 if value != "auto" and not (np.isfinite(np.asarray(value, float)).all() and (np.asarray(value, float) >= 0).all()):
                     problems.add(f"{field.name}={value!r}. Give a finite number from 0 up.")
-        if self.n_signal < 1 or self.n_time_bumps < 1:
-            problems.add(f"n_signal={self.n_signal} and n_time_bumps={self.n_time_bumps} must be at least 1.")
+        for name in ("n_signal", "n_time_bumps"):
+            if getattr(self, name) != "auto" and getattr(self, name) < 1:
+                problems.add(f"{name}={getattr(self, name)} must be at least 1.")
         if self.gain_s != "auto" and not (np.isfinite(self.gain_s) and self.gain_s >= 0):
             problems.add(f"gain_s={self.gain_s!r}. Give seconds from 0 up.")
         if not self.gain_spikes > 0:
@@ -191,9 +193,9 @@ class CoupledGLM:
     def resolved(self, data: DataInfo) -> CoupledGLM:
         """Return the model with every setting that is still open set to its default.
 
-        History of 200 ms, coupling of 50 ms, signals of the bin itself, no population covariate, no drift, no slow gain, no
-        ceiling, all ridges 1. Bumps over trial
-        time from five trials on; in each condition, if there are two conditions or more and at least two trials of each on average.
+        History of 200 ms, coupling of 50 ms, signals of the bin itself, no population covariate, no drift, no slow gain, no ceiling, all
+        ridges 1. Ten bumps over trial time from five trials on; in each condition, if there are two conditions or more and at least two
+        trials of each on average.
         """
         changes = {
             name: value for name, value in _DEFAULTS.items() if isinstance(getattr(self, name), str) and getattr(self, name) == "auto"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fitspike.errors import InvalidInputError
 from fitspike.kernels.coupled_drive import Regulation
 from fitspike.models.base import SolverContext
 from fitspike.models.glm_problem import Problem
@@ -25,10 +26,8 @@ Fold = tuple["BinnedSpikes", "BinnedSpikes"]
 DRIFT = 1.0
 """Standard deviation of the log of the factor by which a neuron's rate may change between training and use."""
 
-CEILINGS = (0.0, 0.99, 0.999)
-"""Quantiles of the drives in training at which a ceiling may be; 0: none."""
-
 _N_FOLDS = 3
+_LEAST_BINS = 18
 _WARM_UP_BINS = 100
 _TOLERANCE = 1e-5
 _LARGEST_PASS = 2e9  # multiply-adds at spikes in one pass over the training data
@@ -42,7 +41,7 @@ class Outcome:
     """A model on the folds.
 
     gain (n_folds,): log-likelihood of the validation bins, with slow gain and ceiling, over that of the training folds' constant rate,
-    nats. n_spikes (n_folds,): in the validation bins. fits: per fold what regulation needs to be applied anew.
+    nats. n_spikes (n_folds,): in the validation bins. params: the weights of each fold.
 
     drift_loss, nats: what couplings would lose if every sender's rate had changed by an own random factor, of log standard deviation
     `DRIFT`: to second order DRIFT^2 / 2 * sum of expected counts * sum over senders of (their part of the drive)^2. With a slow gain,
@@ -53,7 +52,7 @@ class Outcome:
     gain: np.ndarray
     n_spikes: np.ndarray
     drift_loss: float
-    fits: tuple[FoldFit, ...]
+    params: tuple[ParamArrays, ...]
 
     @property
     def score(self) -> float:
@@ -62,17 +61,17 @@ class Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class FoldFit:
-    """Weights of one fold, and on its validation part: drives and counts of all bins (n_bins, n_neurons), scored bins, trials' edges.
+class _Validation:
+    """Drives and counts of all validation bins (n_bins, n_neurons) float32, scored bins, trials' edges, bin width.
 
     ceilings: per quantile, (n_neurons,), from the training part. constant (n_neurons,): expected count of the training mean.
     """
 
-    params: ParamArrays
     drives: np.ndarray
     counts: np.ndarray
     scored: np.ndarray
     trial_edge: np.ndarray
+    dt_ms: float
     ceilings: dict[float, np.ndarray]
     constant: np.ndarray
 
@@ -82,6 +81,11 @@ def make_folds(binned: BinnedSpikes, lags: int) -> tuple[list[Fold], str]:
 
     Whole trials where there are several, else alternating blocks of time. Where one pass over all data would take more than some seconds,
     stretches spread over the recording stand for it.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are too few bins.
     """
     cost = max(binned.n_spikes * lags * binned.n_neurons / _LARGEST_PASS, binned.n_bins_total * binned.n_neurons / _LARGEST_DRIVES)
     text = ""
@@ -89,6 +93,11 @@ def make_folds(binned: BinnedSpikes, lags: int) -> tuple[list[Fold], str]:
         binned, text = _thinned(binned, cost), f", on {1.0 / cost:.2g} of the data in stretches spread evenly"
     several = binned.n_trials > 1
     n_folds = min(_N_FOLDS, binned.n_trials) if several else _N_FOLDS
+    if not several and binned.n_bins_total < _LEAST_BINS:
+        raise InvalidInputError(
+            f"{binned.n_bins_total} training bins in one trial are too few to choose settings on folds; expected at least {_LEAST_BINS}. "
+            "Use narrower bins or more data, or take the defaults with selection=False (--no-selection)."
+        )
     gap = 0 if several else int(min(_WARM_UP_BINS, binned.bins_per_trial[0] // (12 * n_folds)))
     return binned.folds(n_folds, gap_bins=gap), f"{n_folds} folds, blocked by {'trial' if several else 'time'}{text}"
 
@@ -109,81 +118,91 @@ def _thinned(binned: BinnedSpikes, factor: float) -> BinnedSpikes:
 def evaluate(model: CoupledGLM, folds: Sequence[Fold], context: SolverContext, *, start: Outcome | None = None) -> Outcome:
     """Return how a model without open settings does on the folds; `start` is an outcome whose weights are near."""
     quick = replace(model, standard_errors=False, stabilise="off", tolerance=_TOLERANCE, precision="float32", ceiling=0.0, gain_s=0.0)
-    fits, losses = [], []
+    params, gains, losses = [], [], []
     for number, (training, validation) in enumerate(folds):
         layout = quick.layout(training.info())
-        near = {} if start is None else start.fits[number].params
+        near = {} if start is None else start.params[number]
         near = {name: value for name, value in near.items() if name in layout.terms and value.shape == layout.shape(name)}
         init = initial_params(quick.param_specs(training.info()), context.stream.child("init"), near)
         quiet = replace(context, init=init, checkpoint=lambda step, arrays: None, report=lambda step, metrics: None, resume=None)
-        params, _ = solve(quick, training, quiet)
-        fits.append(_fold_fit(quick, params, training, validation, context))
-        losses.append(drift_loss(quick, params, training, validation, context, is_centred=bool(model.gain_s)))
-    n_spikes = np.array([int(fit.counts[fit.scored].sum()) for fit in fits])
-    outcome = Outcome(np.zeros(len(fits)), n_spikes, float(sum(losses)), tuple(fits))
-    return replace(outcome, gain=regulated_gain(outcome, model))
+        fitted, _ = solve(quick, training, quiet)
+        losses.append(drift_loss(quick, fitted, training, validation, context, is_centred=bool(model.gain_s)))
+        gains.append(_gains(_validate(quick, fitted, (training, validation), [model.ceiling], context), [model])[0])
+        params.append(fitted)
+    n_spikes = np.array([int(validation.counts(scored_only=True).sum()) for _, validation in folds])
+    return Outcome(np.array(gains), n_spikes, float(sum(losses)), tuple(params))
 
 
-def regulated_gain(outcome: Outcome, model: CoupledGLM) -> np.ndarray:
-    """Return the gain of the fitted folds, (n_folds,) nats, under the slow gain and the ceiling of `model`."""
+def regulated_gains(models: Sequence[CoupledGLM], outcome: Outcome, folds: Sequence[Fold], context: SolverContext) -> np.ndarray:
+    """Return the gains of weights that are fitted already under the slow gain and ceiling of several models, (n_models, n_folds) nats."""
+    quick = replace(models[0], precision="float32", ceiling=0.0, gain_s=0.0)
+    quantiles = sorted({model.ceiling for model in models})
+    columns = [
+        _gains(_validate(quick, params, fold, quantiles, context), models) for params, fold in zip(outcome.params, folds, strict=True)
+    ]
+    return np.array(columns).T
+
+
+def _gains(fold: _Validation, models: Sequence[CoupledGLM]) -> list[float]:
+    """Return the gain of one fold under each model's slow gain and ceiling, nats."""
+    emission, n, counts = models[0].emission, fold.drives.shape[1], fold.counts[fold.scored]
+    constant = np.log(fold.constant) if emission == "poisson" else np.log(fold.constant / (1.0 - fold.constant))
+    null = _log_likelihood(constant[None], counts, emission)
     gains = []
-    for fit in outcome.fits:
-        n = fit.drives.shape[1]
-        regulation = make_regulation(model, ceiling_of(fit, model.ceiling), n, float(fit.params["dt_ms"][0]))
-        total = _log_likelihood(_regulated_drives(fit, regulation, model.emission)[fit.scored], fit.counts[fit.scored], model.emission)
-        constant = np.log(fit.constant) if model.emission == "poisson" else np.log(fit.constant / (1.0 - fit.constant))
-        gains.append(total - _log_likelihood(constant[None], fit.counts[fit.scored], model.emission))
-    return np.array(gains)
+    for model in models:
+        regulation = make_regulation(model, fold.ceilings[model.ceiling] if model.ceiling else None, n, fold.dt_ms)
+        gains.append(_log_likelihood(_regulated_drives(fold, regulation, emission)[fold.scored], counts, emission) - null)
+    return gains
 
 
-def ceiling_of(fit: FoldFit, quantile: float) -> np.ndarray | None:
-    """Return a fold's ceiling at a quantile, None for 0."""
-    return fit.ceilings[quantile] if quantile else None
-
-
-def _regulated_drives(fit: FoldFit, regulation: Regulation | None, emission: str) -> np.ndarray:
+def _regulated_drives(fold: _Validation, regulation: Regulation | None, emission: str) -> np.ndarray:
     """Return the drives of all validation bins after ceiling and slow gain, which starts anew in each trial."""
     if regulation is None:
-        return fit.drives
-    low = np.minimum(fit.drives, regulation.ceiling)
+        return fold.drives
+    low = np.minimum(fold.drives, regulation.ceiling)
     if not regulation.fade:
         return low
     result = np.empty_like(low)
-    for first, stop in zip(fit.trial_edge[:-1], fit.trial_edge[1:], strict=True):
+    for first, stop in zip(fold.trial_edge[:-1], fold.trial_edge[1:], strict=True):
         part, nothing = slice(first, stop), np.zeros((1, 2, low.shape[1]))
-        result[part] = regulated(low[None, part], fit.counts[None, part], regulation, nothing, emission)[0]
+        result[part] = regulated(low[None, part], fold.counts[None, part], regulation, nothing, emission)[0]
     return result
 
 
 def _log_likelihood(drive: np.ndarray, counts: np.ndarray, emission: str) -> float:
     """Return the summed log-likelihood without the counts' factorials, nats."""
     rest = np.exp(np.minimum(drive, 50.0)) if emission == "poisson" else np.logaddexp(0.0, drive)
-    return float((counts * drive).sum() - np.broadcast_to(rest, counts.shape).sum())
+    total = (counts * drive).sum(dtype=np.float64) - np.broadcast_to(rest, counts.shape).sum(dtype=np.float64)
+    return float(total)
 
 
-def _fold_fit(model: CoupledGLM, params: ParamArrays, training: BinnedSpikes, validation: BinnedSpikes, context: SolverContext) -> FoldFit:
-    """Return what the weights of one fold say about its validation part."""
-    trained, problem = (_problem(model, params, part, context) for part in (training, validation))
+def _validate(model: CoupledGLM, params: ParamArrays, fold: Fold, quantiles: Sequence[float], context: SolverContext) -> _Validation:
+    """Return what weights say about the validation part of a fold, and ceilings from its training part."""
+    training, validation = fold
+    trained, problem = (_problem(model, params, part, context) for part in fold)
     rows, n = problem.layout.pack(params), validation.n_neurons
-    drives = np.concatenate([problem.drives(rows, np.arange(n), span) for span in _spans(problem)])
-    # Half a spike where the training folds hold none, so that the comparison stays finite.
-    constant = np.maximum(training.counts(scored_only=True).sum(axis=0), 0.5) / max(training.n_scored_bins, 1)
-    return FoldFit(
-        params,
-        drives.astype(np.float64),
+    drives = [problem.drives(rows, np.arange(n), span).astype(np.float32, copy=False) for span in _spans(problem)]
+    # Half a spike, or half a bin without one, where the training folds hold none, so that the comparison stays finite.
+    n_bins = max(training.n_scored_bins, 1)
+    constant = np.maximum(training.counts(scored_only=True).sum(axis=0), 0.5) / n_bins
+    if model.emission == "bernoulli":
+        constant = np.minimum(constant, 1.0 - 0.5 / n_bins)
+    return _Validation(
+        np.concatenate(drives),
         _dense_counts(validation),
         validation.scored,
         validation.trial_offset,
-        {quantile: training_ceiling(trained, rows, quantile) for quantile in CEILINGS if quantile},
+        validation.dt_ms,
+        {quantile: training_ceiling(trained, rows, quantile) for quantile in quantiles if quantile},
         constant,
     )
 
 
 def _dense_counts(binned: BinnedSpikes) -> np.ndarray:
-    """Return the counts of all trials end to end, (n_bins_total, n_neurons) float64."""
-    dense = np.zeros((binned.n_bins_total, binned.n_neurons))
+    """Return the counts of all trials end to end, (n_bins_total, n_neurons) float32."""
+    dense = np.zeros((binned.n_bins_total, binned.n_neurons), dtype=np.float32)
     bins = np.repeat(np.arange(binned.n_bins_total), np.diff(binned.row_pointer))
-    np.add.at(dense, (bins, binned.event_neuron), 1.0 if binned.event_count is None else binned.event_count)
+    dense[bins, binned.event_neuron] = 1.0 if binned.event_count is None else binned.event_count
     return dense
 
 

@@ -249,6 +249,7 @@ def _layout_from_shapes(model: CoupledGLM, shapes: tuple, channels: tuple, dt_ms
     shape = dict(shapes)
     n_conditions = shape["condition_time"][1] if "condition_time" in shape else 0
     data = DataInfo(shape["bias"][0], 1, dt_ms, np.ones(1, dtype=np.int64), signals=dict(channels), n_conditions=n_conditions)
+    model = model.resolved(data)
     changes = {
         "condition_time": "condition_time" in shape,
         "trial_time": "trial_time" in shape,
@@ -262,7 +263,7 @@ def _layout_from_shapes(model: CoupledGLM, shapes: tuple, channels: tuple, dt_ms
         changes[f"n_{term}"] = shape[term][-1] if term in shape else 0
     for ridge in ("ridge_signal", "ridge_time", "ridge_drift", "ridge_population", "ridge_history", "ridge_coupling", "sparsity_coupling"):
         changes[ridge] = 0.0
-    return make_layout(replace(model.resolved(data), **changes), data)
+    return make_layout(replace(model, **changes), data)
 
 
 def check_finite(params: ParamArrays) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fitspike.models.base import SolverContext
-from fitspike.models.glm_folds import CEILINGS, Outcome, evaluate, make_folds, regulated_gain
+from fitspike.models.glm_folds import Outcome, evaluate, make_folds, regulated_gains
 
 if TYPE_CHECKING:
     from fitspike.models.coupled_glm import CoupledGLM
@@ -21,7 +21,9 @@ SIGNAL_BINS = ((0, 0), (10, 0), (30, 0), (5, 5), (15, 15))
 """How far signal filters reach back and ahead."""
 
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
-_FIRST = {"ridge_history": 1.0, "ridge_population": 1.0, "ridge_coupling": 30.0, "ridge_signal": 10.0, "ridge_time": 10.0}
+_FIRST = {"ridge_history": 1.0, "ridge_population": 1.0, "ridge_coupling": 30.0, "ridge_signal": 10.0, "ridge_time": 1.0}
+CEILINGS = (0.0, 0.99, 0.999)
+TIME_BUMPS = (10, 20, 40)
 _GAINS_S = (0.0, 3.0, 10.0, 30.0)
 _LEAST_RISE = 1e-4  # bits per spike by which a step along the ridges must raise the score
 _SHORTEST_GAIN_TRIAL_S = 10.0  # in shorter trials there is no slow change to follow
@@ -34,8 +36,8 @@ def select(model: CoupledGLM, binned: BinnedSpikes, context: SolverContext) -> t
 
     Folds are whole trials where there are several, else alternating blocks of time; of long recordings a part is used (see `make_folds`).
     Settings are settled one group after another, each by the highest score, and ridges by walking along a row of values while the score
-    rises: the signals' window, ridges on signals and time, own-history window and ridge, population covariate, coupling window and
-    ridge, the history ridge again, then slow gain and ceiling. What the user set is kept.
+    rises: the signals' window, bumps over time, ridges on signals and time, own-history window and ridge, population covariate, coupling
+    window and ridge, the history ridge again, then slow gain and ceiling. What the user set is kept.
 
     The score is the log-likelihood of the validation folds over the constant rate of the training folds, with the slow gain and the
     ceiling, less what couplings would lose if rates drifted (see `Outcome.drift_loss`). A row of the table holds the first part,
@@ -62,7 +64,7 @@ class _Search:
         long_enough = float(np.median(binned.bins_per_trial)) * binned.dt_ms * 1e-3 >= _SHORTEST_GAIN_TRIAL_S
         self.gains = _GAINS_S if long_enough else (0.0,)
         start: Option = {"history_ms": 0.0, "population_ms": 0.0, "coupling_ms": 0.0, "drift_bumps": 0, "sparsity_coupling": 0.0}
-        start |= {"signal_before_ms": 0.0, "signal_after_ms": 0.0}
+        start |= {"n_time_bumps": TIME_BUMPS[0], "signal_before_ms": 0.0, "signal_after_ms": 0.0}
         start |= {"emission": "poisson", "gain_s": 10.0 if long_enough else 0.0, "ceiling": 0.999, **_FIRST}
         start = {name: value for name, value in start.items() if name in self.opened}
         self.model = replace(replace(model, **start).resolved(binned.info()), n_signal=model.n_signal)
@@ -77,13 +79,17 @@ class _Search:
     # -- groups of settings ---------------------------------------------------------------------------------------------------------------
 
     def settle_covariates(self) -> None:
-        """Settle the signals' window, and the ridges on signals and on bumps over time."""
+        """Settle the signals' window, the number of bumps over time, and the ridges on signals and on bumps over time."""
         terms = self.model.layout(self.binned.info()).terms
         windows = ("signal_before_ms", "signal_after_ms")
         if "signal" in terms and any(name in self.opened for name in windows):
             options = [{name: n * self.binned.dt_ms for name, n in zip(windows, bins, strict=True)} for bins in SIGNAL_BINS]
             options = [{name: value for name, value in option.items() if name in self.opened} for option in options]
             self.choose("signal window", [option for i, option in enumerate(options) if option not in options[:i]])
+        is_timed = "trial_time" in terms or "condition_time" in terms
+        if is_timed and "n_time_bumps" in self.opened:
+            longest = int((self.binned.trial_bin + self.binned.bins_per_trial).max(initial=0))
+            self.choose("time bumps", [{"n_time_bumps": n} for n in TIME_BUMPS if n <= max(longest, TIME_BUMPS[0])])
         for ridge, names in (("ridge_signal", ("signal",)), ("ridge_time", ("trial_time", "condition_time"))):
             if ridge in self.opened and any(name in terms for name in names):
                 self.walk(ridge)
@@ -98,9 +104,8 @@ class _Search:
     def settle_population(self) -> None:
         """Settle whether the summed count of the others is a covariate."""
         if "population_ms" in self.opened:
-            window = self.model.history_ms or self.binned.dt_ms * WINDOW_BINS[1]
-            if self.binned.dt_ms * self.model.n_population <= window:
-                self.choose("population", [{"population_ms": 0.0}, {"population_ms": window}])
+            options = self.windows("population", at=self.model.history_ms or self.binned.dt_ms * WINDOW_BINS[1])
+            self.choose("population", [{"population_ms": 0.0}, *options])
 
     def settle_coupling(self) -> None:
         """Settle the coupling window and ridge, then the history ridge once more, since couplings take over part of what it did.
@@ -129,18 +134,26 @@ class _Search:
             return
         outcome = self.best or self.evaluate({})
         options = [{"gain_s": gain, "ceiling": ceiling} for gain in gains for ceiling in ceilings]
-        scored = [regulated_gain(outcome, replace(self.model, **option)) for option in options]
-        best = int(np.argmax([gain.sum() for gain in scored]))
-        for i, (option, gain) in enumerate(zip(options, scored, strict=True)):
+        gains = regulated_gains([replace(self.model, **option) for option in options], outcome, self.folds, self.context)
+        best = int(np.argmax(gains.sum(axis=1)))
+        for i, (option, gain) in enumerate(zip(options, gains, strict=True)):
             self.note("gain, ceiling", option, replace(outcome, gain=gain))
             self.rows[-1]["taken"] = i == best
         self.model = replace(self.model, **options[best])
 
-    def windows(self, term: str) -> list[Option]:
-        """Return the windows to try for a term, with no more functions than bins, and none longer than a third of the typical trial."""
+    def windows(self, term: str, *, at: float | None = None) -> list[Option]:
+        """Return the windows to try for a term (or the one of `at` ms), none longer than a third of the typical trial.
+
+        A term gets no more functions than bins. Exponential filters share their time constants: theirs is the first term's window.
+        """
         n_basis = getattr(self.model, f"n_{term}")
-        longest = float(np.median(self.binned.bins_per_trial)) / 3.0
-        lengths = [n for n in WINDOW_BINS if n <= max(longest, WINDOW_BINS[0])]
+        longest = max(float(np.median(self.binned.bins_per_trial)) / 3.0, WINDOW_BINS[0])
+        lengths = WINDOW_BINS if at is None else (round(at / self.binned.dt_ms),)
+        before = [name for name in ("history", "population", "coupling") if name != term and getattr(self.model, f"{name}_ms")]
+        if self.model.basis == "exponential" and before:
+            n_basis = getattr(self.model, f"n_{before[0]}")
+            lengths = (round(getattr(self.model, f"{before[0]}_ms") / self.binned.dt_ms),)
+        lengths = [n for n in lengths if n <= longest]
         return [{f"{term}_ms": n * self.binned.dt_ms, f"n_{term}": min(n_basis, n)} for n in lengths] if n_basis else []
 
     # -- moves ----------------------------------------------------------------------------------------------------------------------------
@@ -179,7 +192,7 @@ class _Search:
     def evaluate(self, option: Option) -> Outcome:
         """Return how a change of the model as settled does on the folds; each is fitted once."""
         model = replace(self.model, **option)
-        key = repr(tuple(getattr(model, name) for name in (*self.opened, "n_history", "n_coupling", "n_signal")))
+        key = repr(tuple(getattr(model, name) for name in (*self.opened, "n_history", "n_population", "n_coupling", "n_signal")))
         if key not in self.tried:
             self.tried[key] = evaluate(model, self.folds, self.context, start=self.best)
         return self.tried[key]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fitspike import Recording
+from fitspike.errors import InvalidInputError
 from fitspike.models.base import SolverContext
 from fitspike.models.coupled_glm import CoupledGLM
 from fitspike.rng import Stream
@@ -55,3 +56,37 @@ def test_choice_is_the_same_every_time():
 def test_few_neurons(n):
     chosen, _ = selected(simulated(coupled=False, n_bins=1500, n=n))
     assert chosen.coupling_ms == 0 or n > 1
+
+
+def test_any_ceiling_of_the_user_is_scored():
+    chosen, table = selected(simulated(coupled=False, n_bins=1500), coupling_ms=0.0, ceiling=0.95)
+    assert chosen.ceiling == 0.95
+    assert all(np.isfinite(row["bits_per_spike"]) for row in table["rows"])
+
+
+def test_a_neuron_with_a_spike_in_every_bin_leaves_scores_finite():
+    counts = np.minimum(simulated(coupled=False, n_bins=1500, n=3).bin().dense_numpy()[0], 1)
+    counts[:, 0] = 1
+    _, table = selected(Recording.from_counts(counts, dt_ms=10.0), emission="bernoulli")
+    assert all(np.isfinite(row["bits_per_spike"]) for row in table["rows"])
+
+
+def test_exponential_filters_share_the_window_that_is_chosen_first():
+    chosen, _ = selected(simulated(coupled=True, n_bins=3000), basis="exponential")
+    assert chosen.coupling_ms > 0
+    windows = {chosen.coupling_ms, chosen.history_ms, chosen.population_ms} - {0.0}
+    assert len(windows) == 1
+
+
+def test_fast_modulation_over_the_trial_gets_many_bumps():
+    """A rate that goes up and down ten times in a trial is beyond ten bumps, and within reach of forty."""
+    generator = np.random.default_rng(1)
+    rate = 0.4 + 0.35 * np.sin(2 * np.pi * 10 * np.arange(200) / 200)
+    counts = generator.poisson(np.broadcast_to(rate[:, None], (60, 200, 2)))
+    chosen, _ = selected(Recording.from_counts(counts, dt_ms=5.0), history_ms=0.0, coupling_ms=0.0, population_ms=0.0)
+    assert chosen.trial_time and chosen.n_time_bumps == 40
+
+
+def test_too_few_bins_to_choose_on_say_what_to_do():
+    with pytest.raises(InvalidInputError, match="15 training bins.*--no-selection"):
+        selected(Recording.from_counts(np.ones((15, 2), dtype=int), dt_ms=10.0))
