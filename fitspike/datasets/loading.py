@@ -180,13 +180,16 @@ def _from_object(source: Any, options: Mapping[str, Any]) -> Recording:
         return _from_pynapple(source, options)
     if isinstance(source, Mapping) and {"times_s", "neuron_ids"} <= set(source):
         extra = {name: value for name, value in source.items() if name not in ("times_s", "neuron_ids")}
+        check_options(Recording.from_arrays, {**extra, **options}, "arrays")
         return Recording.from_arrays(source["times_s"], source["neuron_ids"], **{**extra, **options})
     if isinstance(source, tuple) and len(source) == 2:
+        check_options(Recording.from_arrays, options, "arrays")
         return Recording.from_arrays(source[0], source[1], **options)
     keys = f" with the keys {', '.join(map(str, source))}" if isinstance(source, Mapping) else ""
     raise ReadError(
         f"cannot make a recording of a {type(source).__name__}{keys}. Give a path, a neo Block, a pynapple TsGroup, a Recording, "
-        "{'times_s': times, 'neuron_ids': ids}, or the tuple (times_s, neuron_ids)."
+        "{'times_s': times, 'neuron_ids': ids}, or the tuple (times_s, neuron_ids); for one array of times per neuron: "
+        "Recording.from_trains(trains)."
     )
 
 

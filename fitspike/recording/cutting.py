@@ -169,7 +169,17 @@ def attach(
     events : event times (n_events,), s, by name
     conditions : one label per trial
     trial_columns, neuron_columns : one value per trial or neuron, by name; "label" and "population" replace those of the neurons
+
+    Raises
+    ------
+    RecordingError
+        If a signal is no Signal, or there is not one label or value for each trial or neuron.
     """
+    for name, signal in (signals or {}).items():
+        if not isinstance(signal, Signal):
+            raise RecordingError(f"signal {name!r} is a {type(signal).__name__}; expected Signal(values, sampling_rate_hz=...).")
+    if isinstance(conditions, str):
+        raise RecordingError(f"conditions={conditions!r} is one text; expected a list with one label per trial.")
     return replace(
         recording,
         signals={**recording.signals, **(signals or {})},

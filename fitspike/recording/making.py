@@ -58,6 +58,7 @@ def from_arrays(
     given = np.asarray(neuron_ids).ravel()
     if given.shape != times_ns.shape:
         raise RecordingError(f"{times_ns.size} spike times but {given.size} neuron ids; expected one id per spike.")
+    given = _checked_ids(given)
     if sum(option is not None for option in (n_neurons, ids, neurons)) > 1:
         raise RecordingError("give one of n_neurons, ids and neurons, not several.")
     occurring, rows_of_occurring = np.unique(given, return_inverse=True)
@@ -98,13 +99,13 @@ def from_trains(
     RecordingError
         If trains and ids do not match, or a time is not finite.
     """
-    arrays = [np.asarray(train) for train in (trains.values() if isinstance(trains, Mapping) else trains)]
+    arrays = list(trains.values() if isinstance(trains, Mapping) else trains)
     if neurons is None:
         names = ids if ids is not None else list(trains) if isinstance(trains, Mapping) else np.arange(len(arrays))
         neurons = NeuronTable.make(np.asarray(names) if len(arrays) else np.zeros(0, dtype="<U1"))
     if len(neurons) != len(arrays):
         raise RecordingError(f"{len(arrays)} spike trains but {len(neurons)} neuron ids; expected one id per train.")
-    ns = [times_to_ns(train, unit=unit, sampling_rate_hz=sampling_rate_hz).ravel() for train in arrays]
+    ns = [_one_train(train, unit, sampling_rate_hz) for train in arrays]
     times_ns = np.concatenate(ns) if ns else np.zeros(0, np.int64)
     neuron = np.repeat(np.arange(len(ns), dtype=_row_type(len(ns))), [len(train) for train in ns])
     del ns, arrays
@@ -138,7 +139,7 @@ def from_trials(
     problems.raise_if_any(RecordingError)
     durations = np.broadcast_to(s_to_ns(durations_s), (n_trials,))
     starts = np.concatenate([[0], np.cumsum(durations + int(s_to_ns(gap_s)))])[:n_trials].astype(np.int64)
-    times = [times_to_ns(train, unit=unit).ravel() for trial in trains for train in trial]
+    times = [_one_train(train, unit) for trial in trains for train in trial]
     owner = np.repeat(np.arange(n_trials * n_neurons), [len(train) for train in times])
     trial_of, neuron = np.divmod(owner, max(n_neurons, 1))
     within = np.concatenate(times) if times else np.zeros(0, np.int64)
@@ -150,6 +151,33 @@ def from_trials(
     if len(neurons) != n_neurons:
         raise RecordingError(f"{n_neurons} trains per trial but {len(neurons)} neuron ids; expected one id per train.")
     return from_rows(cls, within + starts[trial_of], neuron, neurons, table, source=source)
+
+
+def _one_train(train: object, unit: str, sampling_rate_hz: float | None = None) -> np.ndarray:
+    """Return one neuron's spike times, (n_spikes,) int64 ns; refuse a number, and a matrix."""
+    times_ns = times_to_ns(train, unit=unit, sampling_rate_hz=sampling_rate_hz)
+    if times_ns.ndim == 0:
+        raise RecordingError(f"a spike train is the number {train}; expected an array of times per neuron. Of one neuron: [times].")
+    if times_ns.size and times_ns.size != max(times_ns.shape):
+        raise RecordingError(f"a spike train has shape {times_ns.shape}; expected the times of one neuron, (n_spikes,).")
+    return times_ns.ravel()
+
+
+def _checked_ids(ids: np.ndarray) -> np.ndarray:
+    """Return neuron ids, floats that are whole numbers as integers; refuse those that name no neuron."""
+    is_missing = np.array([name is None or name != name for name in ids]) if ids.dtype == object else np.zeros(ids.shape, bool)
+    if ids.dtype.kind == "f":
+        is_missing = np.isnan(ids)
+    if is_missing.any():
+        first = int(np.flatnonzero(is_missing)[0])
+        raise RecordingError(
+            f"{np.count_nonzero(is_missing)} of {ids.size} spikes have no neuron (spike {first} is of {ids[first]}). Name their neuron, or "
+            "remove them."
+        )
+    if ids.dtype == object:
+        return ids.astype(str)
+    is_whole = ids.dtype.kind == "f" and bool((ids == np.rint(ids)).all()) and bool((np.abs(ids) < 2**53).all())
+    return ids.astype(np.int64) if is_whole else ids
 
 
 def from_counts(

@@ -129,6 +129,9 @@ class TrialTable:
         RecordingError
             If a trial stops before it starts, or a column has the wrong length; the text lists every problem.
         """
+        for values in (start_ns, stop_ns):
+            if np.asarray(values).dtype.kind == "f" and not np.isfinite(values).all():
+                raise RecordingError("a trial starts or stops at a time that is NaN or infinite. Remove that trial or give its time.")
         start = np.atleast_1d(np.asarray(start_ns, dtype=np.int64))
         stop = np.atleast_1d(np.asarray(stop_ns, dtype=np.int64))
         if start.shape != stop.shape or start.ndim != 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fitspike.errors import RecordingError, UnitError
@@ -20,6 +22,7 @@ def times_to_ns(times: object, *, unit: str = "s", sampling_rate_hz: float | Non
     Parameters
     ----------
     times : array of numbers, any shape
+        A quantity (of the package quantities, or neo's SpikeTrain) is converted from its own unit.
     unit : "s", "ms", "us", "ns", "min", or "samples"
         Not used where a sampling rate is given.
     sampling_rate_hz : float, optional
@@ -31,6 +34,8 @@ def times_to_ns(times: object, *, unit: str = "s", sampling_rate_hz: float | Non
     UnitError
         If the unit is unknown, or "samples" comes without a sampling rate.
     """
+    if hasattr(times, "rescale") and hasattr(times, "magnitude") and sampling_rate_hz is None:
+        times = _magnitude(times, unit)
     array = np.asarray(times)
     if array.size == 0:
         return np.zeros(array.shape, dtype=np.int64)
@@ -59,3 +64,12 @@ def times_to_ns(times: object, *, unit: str = "s", sampling_rate_hz: float | Non
         seconds, rest = np.divmod(array.astype(np.int64), rate)
         return seconds * NS_PER_S + (2 * rest * NS_PER_S + rate) // (2 * rate)
     return np.rint(array.astype(np.float64) * scale).astype(np.int64)
+
+
+def _magnitude(quantity: Any, unit: str) -> np.ndarray:
+    """Return the numbers of a quantity in a unit of time."""
+    time_unit_ns(unit)
+    try:
+        return quantity.rescale(unit).magnitude
+    except ValueError as error:
+        raise UnitError(f"spike times are a quantity in {quantity.dimensionality}; expected a time.") from error

@@ -19,6 +19,9 @@ def test_arrays_in_a_dict_or_a_tuple():
     assert trains(load({"times_s": [1.0, 0.5, 0.25], "neuron_ids": [5, 2, 5]})) == expected
     assert trains(load(([1.0, 0.5, 0.25], [5, 2, 5]))) == expected
     assert load({"times_s": [1.0], "neuron_ids": [1], "stop_s": 3.0}).duration_s == 3.0
+    for attempt in (lambda: load({"times_s": [1.0], "neuron_ids": [1], "stop": 3.0}), lambda: load(([1.0], [1]), stop=3.0)):
+        with pytest.raises(ReadError, match="no option 'stop'; did you mean 'stop_s'"):
+            attempt()
 
 
 def test_a_recording_is_returned_as_it_is(small_recording):

@@ -171,6 +171,10 @@ def test_attach_adds_and_replaces(small_recording):
     assert small_recording.neurons.labels.tolist() == list("01234")
     with pytest.raises(RecordingError, match="one entry for each of 1 rows"):
         small_recording.attach(conditions=["a", "b"])
+    with pytest.raises(RecordingError, match="conditions='a' is one text"):
+        small_recording.attach(conditions="a")
+    with pytest.raises(RecordingError, match="signal 'speed' is a ndarray; expected Signal"):
+        small_recording.attach(signals={"speed": np.zeros(20)})
 
 
 def test_overlapping_trials_are_found():

@@ -75,6 +75,15 @@ def test_concatenate_keeps_trials_apart_and_moves_signals_and_events():
     assert binned.counts().tolist() == [[1, 1], [1, 1]]
 
 
+def test_empty_trains_of_any_shape_are_silent_neurons():
+    recording = Recording.from_trains([np.zeros((1, 0)), np.zeros((0, 0)), [], [[0.1, 0.2]]], stop_s=1)
+    assert recording.bin(1000.0).counts().tolist() == [[0, 0, 0, 2]]
+
+
+def test_ids_that_are_whole_floats_are_read_as_whole_numbers():
+    assert Recording.from_arrays([0.1, 0.2], [3.0, 11.0]).neurons.ids.tolist() == ["3", "11"]
+
+
 def test_concatenate_lists_every_difference():
     with pytest.raises(RecordingError) as caught:
         Recording.concatenate(
@@ -103,6 +112,12 @@ def test_concatenate_lists_every_difference():
         (lambda: Recording.from_counts(np.array([[-1]]), dt_ms=1), "no whole number of spikes"),
         (lambda: Recording.from_counts(np.array([[np.nan]]), dt_ms=1), "no whole number of spikes"),
         (lambda: Recording.from_counts([np.ones((2, 2)), np.ones((2, 3))], dt_ms=1), r"trial 1 has shape \(2, 3\)"),
+        (lambda: Recording.from_trains([0.1, 0.2, 0.3]), r"a spike train is the number 0.1.*Of one neuron: \[times\]"),
+        (lambda: Recording.from_trains([np.ones((3, 2))]), r"a spike train has shape \(3, 2\)"),
+        (lambda: Recording.from_trials([[0.1]], durations_s=1), "a spike train is the number 0.1"),
+        (lambda: Recording.from_arrays([0.1, 0.2], [0, np.nan]), r"1 of 2 spikes have no neuron \(spike 1 is of nan\)"),
+        (lambda: Recording.from_arrays([0.1, 0.2], [None, 1]), r"1 of 2 spikes have no neuron \(spike 0 is of None\)"),
+        (lambda: TrialTable.make([0.0, np.nan], [1.0, 2.0]), "starts or stops at a time that is NaN"),
     ],
 )
 def test_inconsistent_input_is_refused(make, text):

@@ -67,6 +67,15 @@ def test_negative_and_fractional_samples():
     assert times_to_ns([2], unit="samples", sampling_rate_hz=1000).tolist() == [2_000_000]
 
 
+def test_a_quantity_keeps_its_own_unit():
+    quantities = pytest.importorskip("quantities")
+    train = quantities.Quantity([1.0, 2.5, 3.0], "ms")
+    assert times_to_ns(train).tolist() == times_to_ns(train, unit="ms").tolist() == [1_000_000, 2_500_000, 3_000_000]
+    assert Recording.from_trains([train]).spike_times_ns.tolist() == [1_000_000, 2_500_000, 3_000_000]
+    with pytest.raises(UnitError, match="a quantity in mV; expected a time"):
+        times_to_ns(quantities.Quantity([1.0], "mV"))
+
+
 @pytest.mark.parametrize(
     ("times", "options", "error", "text"),
     [
