@@ -222,7 +222,7 @@ def choose_method(layout: Layout, problem: Problem) -> str:
     if layout.model.penalty != "l2" or layout.bounds() is not None:
         return "proximal"
     newton, descent = method_costs(layout, problem)
-    return "newton" if newton <= max(descent, 0.5) and layout.n_weights <= _LARGEST_NEWTON else "lbfgs"
+    return "newton" if newton <= max(descent, 0.05) and layout.n_weights <= _LARGEST_NEWTON else "lbfgs"
 
 
 def method_costs(layout: Layout, problem: Problem) -> tuple[float, float]:
