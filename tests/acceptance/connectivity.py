@@ -5,6 +5,7 @@ The settings below are fixed in advance and use nothing of the truth. Off-diagon
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from fitspike.models.connectivity import Connectivity, compare_with_truth
 from fitspike.models.coupled_glm import CoupledGLM
 from fitspike.params import initial_params
 from fitspike.rng import Stream
+
+os.environ.setdefault("FITSPIKE_DATA", str(Path(__file__).parents[3] / "shared" / "data"))
 
 SETTINGS = {
     "basis": "boxes",
