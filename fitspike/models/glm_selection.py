@@ -24,6 +24,7 @@ RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 _FIRST = {"ridge_history": 1.0, "ridge_population": 1.0, "ridge_coupling": 30.0, "ridge_signal": 10.0, "ridge_time": 1.0}
 CEILINGS = (0.0, 0.99, 0.999)
 TIME_BUMPS = (10, 20, 40)
+_FUNCTIONS = ("n_history", "n_population", "n_coupling")  # follow from their windows, and are not shown
 _GAINS_S = (0.0, 3.0, 10.0, 30.0)
 _LEAST_RISE = 1e-4  # bits per spike by which a step along the ridges must raise the score
 _SHORTEST_GAIN_TRIAL_S = 10.0  # in shorter trials there is no slow change to follow
@@ -186,7 +187,7 @@ class _Search:
     def try_out(self, stage: str, option: Option) -> Outcome:
         """Return how a change of the model as settled does on the folds, and note it."""
         outcome = self.evaluate(option)
-        self.note(stage, {name: value for name, value in option.items() if not name.startswith("n_")}, outcome)
+        self.note(stage, {name: value for name, value in option.items() if name not in _FUNCTIONS}, outcome)
         return outcome
 
     def evaluate(self, option: Option) -> Outcome:

@@ -83,8 +83,10 @@ def test_fast_modulation_over_the_trial_gets_many_bumps():
     generator = np.random.default_rng(1)
     rate = 0.4 + 0.35 * np.sin(2 * np.pi * 10 * np.arange(200) / 200)
     counts = generator.poisson(np.broadcast_to(rate[:, None], (60, 200, 2)))
-    chosen, _ = selected(Recording.from_counts(counts, dt_ms=5.0), history_ms=0.0, coupling_ms=0.0, population_ms=0.0)
+    chosen, table = selected(Recording.from_counts(counts, dt_ms=5.0), history_ms=0.0, coupling_ms=0.0, population_ms=0.0)
     assert chosen.trial_time and chosen.n_time_bumps == 40
+    tried = [row["settings"] for row in table["rows"] if row["stage"] == "time bumps"]
+    assert tried == [{"n_time_bumps": n} for n in (10, 20, 40)]
 
 
 def test_too_few_bins_to_choose_on_say_what_to_do():
