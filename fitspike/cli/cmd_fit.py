@@ -118,7 +118,9 @@ def _nested(recordings: tuple[str, ...], options: dict[str, Any]) -> dict[str, A
     if "loss" in taken:
         taken["loss"] = parse_losses(taken["loss"])
     if "neuron" in taken and "model" not in taken:
-        taken["model"] = "spiking-network"
+        from fitspike.fitting.request import default_model
+
+        taken["model"] = default_model(has_neuron=True)
     if "transforms" in taken:
         taken["transforms"] = [{"name": name} for name in taken["transforms"]]
     data = data_settings(

@@ -36,7 +36,7 @@ logger = logging.getLogger("fitspike")
 
 def fit(
     recording: Any,
-    model: Any = "coupled-glm",
+    model: Any = None,
     *,
     settings: Mapping[str, Any] | None = None,
     neuron: Any = None,
@@ -70,7 +70,7 @@ def fit(
     Parameters
     ----------
     recording : path, several paths, neo Block, pynapple TsGroup, arrays (times_s, neuron_ids), or Recording
-    model : registered name, table with "name" and settings, or object
+    model : registered name, table with "name" and settings, or object; default: coupled-glm, or spiking-network with `neuron`
     settings : settings of a model given by name
     neuron : neuron model, for models made of neurons: name, table or object
     loss : name, object, or mapping name -> weight, table, or (object, weight)

@@ -14,6 +14,9 @@ from fitspike.recording.split import SplitSettings
 from fitspike.results.components import reference_to
 from fitspike.types import ParamArrays
 
+NETWORK = "spiking-network"
+"""The model that a neuron model is put into when no model is named."""
+
 Callback = Callable[[int, Mapping[str, float]], None]
 
 
@@ -76,7 +79,7 @@ def as_settings(
     """
     objects: dict[str, Any] = {}
     values: dict[str, Any] = {"data": _data_section(recording, select, objects)}
-    values["model"] = _component("model", model, objects, settings)
+    values["model"] = _component("model", default_model(neuron is not None) if model is None else model, objects, settings)
     if neuron is not None:
         values["neuron"] = _component("neuron", neuron, objects)
     values["loss"] = _losses(loss, objects)
@@ -113,6 +116,11 @@ def _plain_choice(name: str, value: Any) -> Any:
     if items and all(isinstance(item, bool) for item in items):
         items = [row for row, keep in enumerate(items) if keep]
     return ",".join(map(str, items)) if name == "trials" else [str(item) for item in items]
+
+
+def default_model(has_neuron: bool) -> str:
+    """Return the name of the model that is fitted where none is named: the one made of neurons if a neuron model is given."""
+    return NETWORK if has_neuron else "coupled-glm"
 
 
 def _component(role: str, given: Any, objects: dict[str, Any], settings: Mapping[str, Any] | None = None) -> dict[str, Any]:

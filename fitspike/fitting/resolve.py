@@ -10,13 +10,10 @@ from typing import Any
 
 from fitspike.config import Component
 from fitspike.errors import FitspikeError, InvalidInputError, Problems, did_you_mean
-from fitspike.fitting.request import Request
+from fitspike.fitting.request import NETWORK, Request
 from fitspike.models.base import HasSolver
 from fitspike.plugin.registry import get_registry, settings_of
 from fitspike.results.components import reference_to
-
-NETWORK = "spiking-network"
-"""The model that a neuron model is put into when no model is named."""
 
 WeightedLosses = Mapping[str, tuple[Any, float]]
 

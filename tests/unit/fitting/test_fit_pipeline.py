@@ -208,3 +208,9 @@ def test_device_and_backend_are_checked_before_the_fit(counts_recording, tmp_pat
 def test_missing_device_is_named():
     with pytest.raises(BackendError, match="'cuda:1' is not there: PyTorch .* sees 0 CUDA devices"):
         check_device("cuda:1")
+
+
+def test_a_neuron_without_a_model_makes_a_network_of_it():
+    recording = Recording.from_counts(np.random.default_rng(0).integers(0, 2, (400, 2)), dt_ms=1.0)
+    result = fitspike.fit(recording, neuron="lif", stop={"max_steps": 1}, **QUIET)
+    assert result.model.qualified_name.endswith(":spiking-network")
