@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fitspike.errors import counted
 from fitspike.models.base import SolverContext, SolverReport
 from fitspike.models.glm_covariates import fixed_numbers
 from fitspike.models.glm_descent import Direction, Newton, QuasiNewton, State, descend, start_state
@@ -183,13 +184,15 @@ class _Fit:
         parts = [f"Method: {self.method}, {self.problem.dtype}, {int(self.state['n_passes'][0])} passes over the data."]
         if self.silent.any():
             which = ", ".join(str(i) for i in self.binned.neurons.ids[self.silent][:10])
-            parts.append(f"{int(self.silent.sum())} neurons without training spikes ({which}) got the rate of half a spike in all bins.")
+            silent = counted(int(self.silent.sum()), "neuron")
+            parts.append(f"{silent} without training spikes ({which}) got the rate of half a spike in all bins.")
         if (self.n_refits > 0).any():
             which = ", ".join(str(i) for i in self.binned.neurons.ids[self.n_refits > 0][:10])
-            parts.append(
-                f"The plain optimum ran away in free runs; {int((self.n_refits > 0).sum())} neurons ({which}) were fitted again with "
-                f"stronger ridges on {' and '.join(_STRENGTHENED[self.layout.model.stabilise])} (up to {int(self.n_refits.max())} times)."
-            )
+            n_again = int((self.n_refits > 0).sum())
+            again = f"{counted(n_again, 'neuron')} ({which}) {'was' if n_again == 1 else 'were'} fitted again"
+            terms = " and ".join(_STRENGTHENED[self.layout.model.stabilise])
+            times = f"up to {counted(int(self.n_refits.max()), 'time')}"
+            parts.append(f"The plain optimum ran away in free runs; {again} with stronger ridges on {terms} ({times}).")
         if self.stability:
             parts.append(self.stability["message"])
         stalled = self.state["is_stalled"]
