@@ -26,6 +26,9 @@ CHUNK_VALUES = 2_000_000
 MOST_PER_BIN = 1e6
 """Spikes of a neuron in a bin above which a simulation has run away beyond any recording; sums of more would overflow."""
 
+HIGHEST_HZ = 10_000.0
+"""Rate of a neuron over a chunk above which a simulation has run away: its spikes would only fill the memory."""
+
 
 @dataclass(frozen=True, eq=False)
 class FreeTrials:
@@ -59,7 +62,7 @@ def simulate_events(
     Raises
     ------
     InvalidInputError
-        If the model samples a count that is not finite or above MOST_PER_BIN.
+        If the model samples a count that is not finite or above MOST_PER_BIN, or fires faster than HIGHEST_HZ.
     """
     import torch
 
@@ -84,6 +87,12 @@ def simulate_events(
             if not (spikes.max(initial=0.0) <= MOST_PER_BIN):  # not `>`: NaN compares false
                 raise InvalidInputError(
                     f"the free simulation runs away: by bin {first + length} a neuron fires more than {MOST_PER_BIN:g} times in one bin. "
+                    "Raise the penalties on history and coupling."
+                )
+            highest_hz = spikes.sum(axis=(0, 1), dtype=np.float64).max(initial=0.0) / (len(trials) * length * source.dt_ms * 1e-3)
+            if highest_hz > HIGHEST_HZ:
+                raise InvalidInputError(
+                    f"the free simulation runs away: by bin {first + length} a neuron fires at {highest_hz:,.0f} Hz. "
                     "Raise the penalties on history and coupling."
                 )
             row, bins, neuron = np.nonzero(spikes)

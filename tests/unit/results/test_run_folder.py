@@ -241,15 +241,18 @@ def test_an_unfinished_run_says_how_to_go_on(tmp_path):
         FitResult.load(tmp_path / "run")
 
 
-def test_simulation_that_runs_away_is_refused_in_words():
-    """Counts of 1e30 are finite, and no integer: sums of them would overflow to nonsense."""
+@pytest.mark.parametrize(
+    ("count", "message"), [(1e30, "by bin 10 a neuron fires more than 1e.06 times"), (50, "by bin 10 a neuron fires at 50,000 Hz")]
+)
+def test_simulation_that_runs_away_is_refused_in_words(count, message):
+    """Counts of 1e30 are finite, and no integer: sums of them would overflow to nonsense. 50 in each ms would fill the memory."""
 
     class Explosive:
         def rollout(self, params, chunk, *, uniforms, carry=None):
-            return SimpleNamespace(spikes=torch.full((1, chunk.n_bins, 1), 1e30, dtype=torch.float64), carry=None)
+            return SimpleNamespace(spikes=torch.full((1, chunk.n_bins, 1), count, dtype=torch.float64), carry=None)
 
     trials = FreeTrials(1, 10, 1.0, 1, np.array([-1]))
-    with pytest.raises(InvalidInputError, match="runs away: by bin 10 a neuron fires more than 1e.06 times"):
+    with pytest.raises(InvalidInputError, match=f"runs away: {message}"):
         list(simulate_events(Explosive(), {}, trials, Stream(0, "simulation")))
 
 
