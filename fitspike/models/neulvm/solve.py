@@ -34,7 +34,8 @@ def make_trials(model: NeuLVM, binned: BinnedSpikes, membership: np.ndarray, n_p
         spikes = binned.dense_numpy(trials=[k], bins=range(n_bins), dtype="float64")[0]
         drive = np.zeros((n_bins, n_populations))
         if model.input_signal is not None:
-            drive = binned.signal_values(model.input_signal, k, 0, n_bins).astype(np.float64)
+            first = int(binned.trial_offset[k])
+            drive = binned.signal_values(model.input_signal, first, first + n_bins)
         trials.append(make_trial(spikes, membership, drive, n_history=n_history, smoothing_s=model.smoothing_ms / 1e3, dt_s=dt_s))
     return trials
 
