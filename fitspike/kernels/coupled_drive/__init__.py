@@ -9,8 +9,8 @@ import numpy as np
 
 from fitspike.kernels.dispatch import choose
 
-MAX_EXPECTED = 100.0
-"""Expected spike count per bin at which drives saturate while sampling: a run that runs away stays finite, and is seen."""
+MAX_EXPECTED = 500.0
+"""Expected spike count per bin at which drives saturate in sampled runs: one that runs away stays finite, and exp(-count) above 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,8 @@ def coupled_drive(
         Default: all, if spikes are given.
     uniforms : ndarray, (n_trials, n_bins, n_neurons), optional
         For the neurons that are not clamped. Bernoulli: a spike if drive > logit(u). Poisson: the smallest count whose cumulative
-        probability reaches u. Sampled drives saturate at `MAX_EXPECTED` expected spikes.
+        probability reaches u. With them, drives saturate at `MAX_EXPECTED` expected spikes, those of
+        clamped neurons too, so that a run replays exactly.
     regulation : Regulation, optional
         Applied to every drive before it is sampled from.
     sums : ndarray, (n_trials, 2, n_neurons), optional
