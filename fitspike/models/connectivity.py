@@ -59,12 +59,14 @@ class Connectivity:
         """Return how much each pair looks excitatory, (n_neurons, n_neurons), higher is more.
 
         The filter's maximum over lags, each lag less its mean over all targets of the same sender: what a sender seems to do to every
-        neuron alike is the trace of input they share with it, not of its synapses.
+        neuron alike is the trace of input they share with it, not of its synapses. Nothing is taken off where a sender has one target.
         """
         if self.filters is None:
             return self.weight
         n = self.n_neurons
-        shared = np.where(self.off_diagonal[..., None], self.filters, 0.0).sum(axis=0) / max(n - 1, 1)
+        if n < 3:
+            return self.filters.max(axis=2)
+        shared = np.where(self.off_diagonal[..., None], self.filters, 0.0).sum(axis=0) / (n - 1)
         return (self.filters - shared[None]).max(axis=2)
 
     @property
@@ -82,7 +84,8 @@ class Connectivity:
         """
         if self.p_value is None:
             raise InvalidInputError(
-                f"there are no p-values: {self.note or 'the fit kept no standard errors'}. Fit with standard_errors=True."
+                f"there are no p-values: {self.note or 'the fit kept no standard errors'}. Fit with standard_errors=True; for "
+                "very many neurons also with fewer coupling functions (n_coupling), or choose a part of the neurons."
             )
         q = np.full(self.p_value.shape, np.nan)
         usable = self.off_diagonal & np.isfinite(self.p_value)
@@ -121,10 +124,12 @@ def from_basis_weights(weights: np.ndarray, extras: Mapping[str, object], *, uni
 def wald_test(weights: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the Wald statistic w' C^-1 w of every pair and its p-value under chi-squared with n_basis degrees of freedom.
 
-    weights : (n_post, n_pre, n_basis); covariance : (n_post, n_pre, n_basis, n_basis). NaN where the covariance is not finite.
+    weights : (n_post, n_pre, n_basis); covariance : (n_post, n_pre, n_basis, n_basis). NaN where the covariance is not finite,
+    or singular.
     """
     n_basis = weights.shape[-1]
     usable = np.isfinite(covariance).all(axis=(2, 3))
+    usable[usable] = np.linalg.matrix_rank(covariance[usable], hermitian=True) == n_basis
     statistic = np.full(usable.shape, np.nan)
     if usable.any():
         w, c = weights[usable], covariance[usable]
@@ -200,7 +205,8 @@ def compare_with_truth(found: Connectivity, truth: np.ndarray, *, fdr: float = 0
     if not true.any() and found.p_value is None:
         raise InvalidInputError(
             "the truth holds no connection, so nothing can be ranked, and without p-values no pair can be called wrongly. "
-            "Fit with standard_errors=True."
+            "Fit with standard_errors=True; for "
+            "very many neurons also with fewer coupling functions (n_coupling), or choose a part of the neurons."
         )
     scores: dict[str, float] = {"n_pairs": int(pairs.sum())}
     for name, sign, score in (("excitatory", 1, found.excitation), ("inhibitory", -1, found.inhibition)):

@@ -111,3 +111,19 @@ def test_one_neuron_has_no_pairs():
     found = c.Connectivity(np.zeros((1, 1)), filters=np.zeros((1, 1, 3)), lag_ms=np.arange(1.0, 4.0), p_value=np.ones((1, 1)))
     assert np.isnan(found.q_value()).all()
     assert not found.significant().any()
+
+
+def test_two_neurons_keep_what_each_sends_to_the_other():
+    """With one target a sender's mean over targets is all it does: taking it off would leave nothing to rank."""
+    filters = np.zeros((2, 2, 6))
+    filters[1, 0, 0] = 0.5
+    truth = np.array([[0.0, 0.0], [1.0, 0.0]])
+    assert c.compare_with_truth(made(filters), truth)["auc_excitatory"] == 1.0
+
+
+def test_a_singular_covariance_gives_no_p_value_and_leaves_the_others():
+    covariance = np.tile(np.eye(2), (2, 2, 1, 1))
+    covariance[0, 1] = 1.0
+    statistic, p_value = c.wald_test(np.ones((2, 2, 2)), covariance)
+    assert np.isnan(p_value[0, 1])
+    assert statistic[1, 0] == pytest.approx(2.0) and p_value[1, 0] == pytest.approx(chi2.sf(2.0, 2))
