@@ -32,7 +32,7 @@ _WARM_UP_BINS = 100
 _TOLERANCE = 1e-5
 _LARGEST_PASS = 2e9  # multiply-adds at spikes in one pass over the training data
 _LARGEST_DRIVES = 2e7  # bins times neurons
-_N_STRETCHES = 12
+_N_STRETCHES, _LEAST_STRETCHES = 12, 4  # of all trials together, and of each
 _SPAN_VALUES = 8_000_000
 
 
@@ -90,7 +90,7 @@ def make_folds(binned: BinnedSpikes, lags: int) -> tuple[list[Fold], str]:
     cost = max(binned.n_spikes * lags * binned.n_neurons / _LARGEST_PASS, binned.n_bins_total * binned.n_neurons / _LARGEST_DRIVES)
     text = ""
     if cost > 1.0:
-        binned, text = _thinned(binned, cost), f", on {1.0 / cost:.2g} of the data in stretches spread evenly"
+        binned, text = thinned(binned, cost), f", on {1.0 / cost:.2g} of the data in stretches spread evenly"
     several = binned.n_trials > 1
     n_folds = min(_N_FOLDS, binned.n_trials) if several else _N_FOLDS
     if not several and binned.n_bins_total < _LEAST_BINS:
@@ -102,12 +102,14 @@ def make_folds(binned: BinnedSpikes, lags: int) -> tuple[list[Fold], str]:
     return binned.folds(n_folds, gap_bins=gap), f"{n_folds} folds, blocked by {'trial' if several else 'time'}{text}"
 
 
-def _thinned(binned: BinnedSpikes, factor: float) -> BinnedSpikes:
-    """Return about 1 / factor of the data: every so many trials, or stretches of the longest ones."""
-    if binned.n_trials >= _N_STRETCHES * factor:
-        return binned.select_trials(np.linspace(0, binned.n_trials - 1, int(binned.n_trials / factor)).round().astype(np.int64))
+def thinned(binned: BinnedSpikes, factor: float) -> BinnedSpikes:
+    """Return about 1 / factor of the data: every so many trials of each condition, or, of fewer trials, stretches of each."""
+    n_kept = int(binned.n_trials / factor)
+    if n_kept >= _N_FOLDS:
+        by_condition = np.argsort(binned.conditions, kind="stable")
+        return binned.select_trials(np.sort(by_condition[np.linspace(0, binned.n_trials - 1, n_kept).round().astype(np.int64)]))
     pieces = []
-    n_parts = max(1, _N_STRETCHES // binned.n_trials)
+    n_parts = max(_LEAST_STRETCHES, _N_STRETCHES // binned.n_trials)
     for trial in range(binned.n_trials):
         length = int(binned.bins_per_trial[trial]) // n_parts
         used = max(1, int(length / factor))

@@ -7,6 +7,7 @@ from fitspike import Recording
 from fitspike.errors import InvalidInputError
 from fitspike.models.base import SolverContext
 from fitspike.models.coupled_glm import CoupledGLM
+from fitspike.models.glm_folds import thinned
 from fitspike.rng import Stream
 
 
@@ -92,3 +93,13 @@ def test_fast_modulation_over_the_trial_gets_many_bumps():
 def test_too_few_bins_to_choose_on_say_what_to_do():
     with pytest.raises(InvalidInputError, match="15 training bins.*--no-selection"):
         selected(Recording.from_counts(np.ones((15, 2), dtype=int), dt_ms=10.0))
+
+
+def test_a_part_of_many_trials_has_all_conditions_alike():
+    conditions = ["a", "b", "c", "d"] * 24
+    recording = Recording.from_counts(np.ones((96, 40, 2), dtype=int), dt_ms=10.0, conditions=conditions)
+    for factor, n_kept in ((4.0, 24), (12.0, 8)):
+        part = thinned(recording.bin(), factor)
+        assert np.bincount(part.conditions).tolist() == [n_kept // 4] * 4
+    few = thinned(recording.bin().select_trials(range(4)), 2.0)
+    assert int(few.trial_bin.max()) >= 30  # stretches from all over a trial, not only its beginning
