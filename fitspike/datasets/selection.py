@@ -77,14 +77,14 @@ def load_data(
     }
     late: dict[str, Any] = {"trials": trials, "conditions": list(conditions) or None}
     if align is None:
-        return recording.select(**early, **late | {"trials": _trial_rows(trials, recording.n_trials)})
+        return recording.select(**early, **late | {"trials": trial_rows(trials, recording.n_trials)})
     recording = recording.select(**early)
     n_events = len(recording.events.get(align, ()))
     attached = read_conditions(labels, n_events) if labels is not None and n_events else Attachment()
     recording = recording.align(align, window_s, conditions=attached.conditions)
     event = recording.trials.column("event")
     recording = recording.attach(trial_columns={name: values[event] for name, values in attached.trial_columns.items()})
-    return recording.select(**late | {"trials": _trial_rows(trials, recording.n_trials)})
+    return recording.select(**late | {"trials": trial_rows(trials, recording.n_trials)})
 
 
 def _with(recording: Recording, attachment: Attachment) -> Recording:
@@ -116,7 +116,7 @@ def _from_file(read: Callable[..., Attachment], spec: str, kind: str) -> Attachm
     return read(path, **options)
 
 
-def _trial_rows(trials: str | Sequence[int] | None, n_trials: int) -> np.ndarray | None:
+def trial_rows(trials: str | Sequence[int] | None, n_trials: int) -> np.ndarray | None:
     """Return the rows of "0:20", "0,3,5", "10:" or a mixture such as "0:5,9"; None for all."""
     if trials is None or not isinstance(trials, str):
         return None if trials is None else np.asarray(trials)

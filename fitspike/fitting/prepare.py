@@ -11,7 +11,7 @@ import numpy as np
 
 from fitspike.config import ConfigError
 from fitspike.datasets.loading import load
-from fitspike.datasets.selection import load_data
+from fitspike.datasets.selection import load_data, trial_rows
 from fitspike.errors import FitspikeError, InvalidInputError, Problems
 from fitspike.fitting.machine import check_backend, check_device
 from fitspike.fitting.request import Request
@@ -154,7 +154,7 @@ def read_recording(request: Request) -> Recording:
     choice = {name: section[name] or None for name in ("neurons", "where", "conditions") if section[name]}
     choice |= {name: section[name] for name in ("start_s", "stop_s", "signals") if name in section}
     if "trials" in section:
-        choice["trials"] = [int(row) for row in section["trials"].split(",")]
+        choice["trials"] = trial_rows(section["trials"], recording.n_trials)
     return recording.select(**choice) if choice else recording
 
 

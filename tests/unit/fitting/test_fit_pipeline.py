@@ -214,3 +214,9 @@ def test_a_neuron_without_a_model_makes_a_network_of_it():
     recording = Recording.from_counts(np.random.default_rng(0).integers(0, 2, (400, 2)), dt_ms=1.0)
     result = fitspike.fit(recording, neuron="lif", stop={"max_steps": 1}, **QUIET)
     assert result.model.qualified_name.endswith(":spiking-network")
+
+
+def test_a_text_chooses_trials_of_a_recording_in_memory_too(steady_rate):
+    recording = Recording.from_counts(np.random.default_rng(0).integers(0, 2, (6, 200, 2)), dt_ms=1.0)
+    result = fit(recording, steady_rate(shift=0.3, n_steps=2), select={"trials": "0:2,4"}, split="none")
+    assert len(result.data.bins_per_trial) == 3
