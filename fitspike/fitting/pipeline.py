@@ -298,7 +298,7 @@ def _interrupted(session: Session, result: FitResult | None) -> FitInterrupted:
 
 def _note_failure(session: Session, error: BaseException) -> None:
     """Write an error that ended the run into its status."""
-    logger.error("failed in stage %s: %s", session.stage, error)
+    logger.info("failed in stage %s: %s", session.stage, error)
     if session.folder is not None:
         session.folder.set_status("failed", stage=session.stage, step=session.last_step, message=str(error))
     session.lifecycle.notify("fitspike_fit_end", run=session.run, result=error)
