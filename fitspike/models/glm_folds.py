@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from fitspike.recording.binned import BinnedSpikes
 
 Fold = tuple["BinnedSpikes", "BinnedSpikes"]
+"""(training, validation)"""
+
 
 DRIFT = 1.0
 """Standard deviation of the log of the factor by which a neuron's rate may change between training and use."""
@@ -31,7 +33,9 @@ _LEAST_BINS = 18
 _WARM_UP_BINS = 100
 _TOLERANCE = 1e-5
 _LARGEST_PASS = 2e9  # multiply-adds at spikes in one pass over the training data
-_LARGEST_DRIVES = 2e7  # bins times neurons
+_LARGEST_DRIVES = 2e7  # bins times target neurons
+_LARGEST_METRIC = 6e10  # multiply-adds of the inverses of all targets' Hessians
+_LEAST_TARGETS = 32
 _N_STRETCHES, _LEAST_STRETCHES = 12, 4  # of all trials together, and of each
 _SPAN_VALUES = 8_000_000
 
@@ -40,8 +44,8 @@ _SPAN_VALUES = 8_000_000
 class Outcome:
     """A model on the folds.
 
-    gain (n_folds,): log-likelihood of the validation bins, with slow gain and ceiling, over that of the training folds' constant rate,
-    nats. n_spikes (n_folds,): in the validation bins. params: the weights of each fold.
+    gain (n_folds,): log-likelihood of the targets' validation bins, with slow gain and ceiling, over that of the training folds' constant
+    rate, nats. n_spikes (n_folds,): in the validation bins. params: the weights of each fold.
 
     drift_loss, nats: what couplings would lose if every sender's rate had changed by an own random factor, of log standard deviation
     `DRIFT`: to second order DRIFT^2 / 2 * sum of expected counts * sum over senders of (their part of the drive)^2. With a slow gain,
@@ -76,21 +80,32 @@ class _Validation:
     constant: np.ndarray
 
 
-def make_folds(binned: BinnedSpikes, lags: int) -> tuple[list[Fold], str]:
-    """Return (training, validation) pairs and what they are in words.
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """The folds, the target neurons that are fitted and judged on them, (n_targets,) rows, and what both are in words."""
 
-    Whole trials where there are several, else alternating blocks of time. Where one pass over all data would take more than some seconds,
-    stretches spread over the recording stand for it.
+    pairs: list[Fold]
+    targets: np.ndarray
+    description: str
+
+
+def make_folds(binned: BinnedSpikes, lags: int, n_weights: int) -> Folds:
+    """Return the folds for models whose spikes reach over `lags` bins and whose targets have up to `n_weights` weights.
+
+    Whole trials where there are several, else alternating blocks of time. Where fits of all targets would take long, targets spread evenly
+    from the slowest to the fastest stand for all (each with all its senders), and where one pass over all data would take more than some
+    seconds, stretches spread over the recording stand for it.
 
     Raises
     ------
     InvalidInputError
         If there are too few bins.
     """
-    cost = max(binned.n_spikes * lags * binned.n_neurons / _LARGEST_PASS, binned.n_bins_total * binned.n_neurons / _LARGEST_DRIVES)
-    text = ""
+    targets = _spread_targets(binned, int(max(_LARGEST_METRIC / n_weights**3, _LEAST_TARGETS)))
+    text = "" if len(targets) == binned.n_neurons else f", for {len(targets)} of {binned.n_neurons} neurons"
+    cost = max(binned.n_spikes * lags * len(targets) / _LARGEST_PASS, binned.n_bins_total * len(targets) / _LARGEST_DRIVES)
     if cost > 1.0:
-        binned, text = thinned(binned, cost), f", on {1.0 / cost:.2g} of the data in stretches spread evenly"
+        binned, text = thinned(binned, cost), f"{text}, on {1.0 / cost:.2g} of the data in stretches spread evenly"
     several = binned.n_trials > 1
     n_folds = min(_N_FOLDS, binned.n_trials) if several else _N_FOLDS
     if not several and binned.n_bins_total < _LEAST_BINS:
@@ -99,7 +114,17 @@ def make_folds(binned: BinnedSpikes, lags: int) -> tuple[list[Fold], str]:
             "Use narrower bins or more data, or take the defaults with selection=False (--no-selection)."
         )
     gap = 0 if several else int(min(_WARM_UP_BINS, binned.bins_per_trial[0] // (12 * n_folds)))
-    return binned.folds(n_folds, gap_bins=gap), f"{n_folds} folds, blocked by {'trial' if several else 'time'}{text}"
+    description = f"{n_folds} folds, blocked by {'trial' if several else 'time'}{text}"
+    return Folds(binned.folds(n_folds, gap_bins=gap), targets, description)
+
+
+def _spread_targets(binned: BinnedSpikes, n_most: int) -> np.ndarray:
+    """Return all neurons, or `n_most` of those that fire, spread evenly over their ranks by rate."""
+    if binned.n_neurons <= n_most:
+        return np.arange(binned.n_neurons)
+    counts = binned.counts(scored_only=True).sum(axis=0)
+    order = np.argsort(counts, kind="stable")[(counts == 0).sum() :]
+    return np.sort(order[np.unique(np.linspace(0, max(len(order) - 1, 0), n_most).round().astype(np.int64))]) if len(order) else order
 
 
 def thinned(binned: BinnedSpikes, factor: float) -> BinnedSpikes:
@@ -117,30 +142,31 @@ def thinned(binned: BinnedSpikes, factor: float) -> BinnedSpikes:
     return binned.pieces(pieces)
 
 
-def evaluate(model: CoupledGLM, folds: Sequence[Fold], context: SolverContext, *, start: Outcome | None = None) -> Outcome:
+def evaluate(model: CoupledGLM, folds: Folds, context: SolverContext, *, start: Outcome | None = None) -> Outcome:
     """Return how a model without open settings does on the folds; `start` is an outcome whose weights are near."""
     quick = replace(model, standard_errors=False, stabilise="off", tolerance=_TOLERANCE, precision="float32", ceiling=0.0, gain_s=0.0)
     params, gains, losses = [], [], []
-    for number, (training, validation) in enumerate(folds):
+    for number, (training, validation) in enumerate(folds.pairs):
         layout = quick.layout(training.info())
         near = {} if start is None else start.params[number]
         near = {name: value for name, value in near.items() if name in layout.terms and value.shape == layout.shape(name)}
         init = initial_params(quick.param_specs(training.info()), context.stream.child("init"), near)
         quiet = replace(context, init=init, checkpoint=lambda step, arrays: None, report=lambda step, metrics: None, resume=None)
-        fitted, _ = solve(quick, training, quiet)
-        losses.append(drift_loss(quick, fitted, training, validation, context, is_centred=bool(model.gain_s)))
-        gains.append(_gains(_validate(quick, fitted, (training, validation), [model.ceiling], context), [model])[0])
+        fitted, _ = solve(quick, training, quiet, targets=folds.targets)
+        losses.append(drift_loss(quick, fitted, (training, validation), folds.targets, context, is_centred=bool(model.gain_s)))
+        gains.append(_gains(_validate(quick, fitted, (training, validation), folds.targets, [model.ceiling], context), [model])[0])
         params.append(fitted)
-    n_spikes = np.array([int(validation.counts(scored_only=True).sum()) for _, validation in folds])
+    n_spikes = np.array([int(validation.counts(scored_only=True)[:, folds.targets].sum()) for _, validation in folds.pairs])
     return Outcome(np.array(gains), n_spikes, float(sum(losses)), tuple(params))
 
 
-def regulated_gains(models: Sequence[CoupledGLM], outcome: Outcome, folds: Sequence[Fold], context: SolverContext) -> np.ndarray:
+def regulated_gains(models: Sequence[CoupledGLM], outcome: Outcome, folds: Folds, context: SolverContext) -> np.ndarray:
     """Return the gains of weights that are fitted already under the slow gain and ceiling of several models, (n_models, n_folds) nats."""
     quick = replace(models[0], precision="float32", ceiling=0.0, gain_s=0.0)
     quantiles = sorted({model.ceiling for model in models})
     columns = [
-        _gains(_validate(quick, params, fold, quantiles, context), models) for params, fold in zip(outcome.params, folds, strict=True)
+        _gains(_validate(quick, params, fold, folds.targets, quantiles, context), models)
+        for params, fold in zip(outcome.params, folds.pairs, strict=True)
     ]
     return np.array(columns).T
 
@@ -178,46 +204,41 @@ def _log_likelihood(drive: np.ndarray, counts: np.ndarray, emission: str) -> flo
     return float(total)
 
 
-def _validate(model: CoupledGLM, params: ParamArrays, fold: Fold, quantiles: Sequence[float], context: SolverContext) -> _Validation:
-    """Return what weights say about the validation part of a fold, and ceilings from its training part."""
+def _validate(
+    model: CoupledGLM, params: ParamArrays, fold: Fold, targets: np.ndarray, quantiles: Sequence[float], context: SolverContext
+) -> _Validation:
+    """Return what the targets' weights say about the validation part of a fold, and ceilings from its training part."""
     training, validation = fold
     trained, problem = (_problem(model, params, part, context) for part in fold)
-    rows, n = problem.layout.pack(params), validation.n_neurons
-    drives = [problem.drives(rows, np.arange(n), span).astype(np.float32, copy=False) for span in _spans(problem)]
+    rows = problem.layout.pack(params)
+    drives = [problem.drives(rows[targets], targets, span).astype(np.float32, copy=False) for span in _spans(problem)]
     # Half a spike, or half a bin without one, where the training folds hold none, so that the comparison stays finite.
     n_bins = max(training.n_scored_bins, 1)
-    constant = np.maximum(training.counts(scored_only=True).sum(axis=0), 0.5) / n_bins
+    constant = np.maximum(training.counts(scored_only=True).sum(axis=0)[targets], 0.5) / n_bins
     if model.emission == "bernoulli":
         constant = np.minimum(constant, 1.0 - 0.5 / n_bins)
     return _Validation(
         np.concatenate(drives),
-        _dense_counts(validation),
+        problem.dense_counts(range(validation.n_bins_total), targets).astype(np.float32),
         validation.scored,
         validation.trial_offset,
         validation.dt_ms,
-        {quantile: training_ceiling(trained, rows, quantile) for quantile in quantiles if quantile},
+        {quantile: training_ceiling(trained, rows, quantile, targets) for quantile in quantiles if quantile},
         constant,
     )
-
-
-def _dense_counts(binned: BinnedSpikes) -> np.ndarray:
-    """Return the counts of all trials end to end, (n_bins_total, n_neurons) float32."""
-    dense = np.zeros((binned.n_bins_total, binned.n_neurons), dtype=np.float32)
-    bins = np.repeat(np.arange(binned.n_bins_total), np.diff(binned.row_pointer))
-    dense[bins, binned.event_neuron] = 1.0 if binned.event_count is None else binned.event_count
-    return dense
 
 
 def drift_loss(
     model: CoupledGLM,
     params: ParamArrays,
-    training: BinnedSpikes,
-    validation: BinnedSpikes,
+    fold: Fold,
+    targets: np.ndarray,
     context: SolverContext,
     *,
     is_centred: bool,
 ) -> float:
     """Return the loss of one fold's validation part, nats, by the variance of senders' parts or their mean square; see `Outcome`."""
+    training, validation = fold
     problem = _problem(model, params, training, context)
     basis = problem.layout.coupling
     if basis is None:
@@ -231,9 +252,9 @@ def drift_loss(
     moment, mean = moment / max(n_bins, 1), mean / max(n_bins, 1)
     if is_centred:
         moment -= mean[:, :, None] * mean[:, None, :]
-    weight = params["coupling"] * (1.0 - np.eye(training.n_neurons))[:, :, None]
+    weight = (params["coupling"] * (1.0 - np.eye(training.n_neurons))[:, :, None])[targets]
     square = np.einsum("ija,jab,ijb->i", weight, moment, weight, optimize=True)
-    return float(0.5 * DRIFT**2 * (validation.counts(scored_only=True).sum(axis=0) * square).sum())
+    return float(0.5 * DRIFT**2 * (validation.counts(scored_only=True).sum(axis=0)[targets] * square).sum())
 
 
 def _problem(model: CoupledGLM, params: ParamArrays, binned: BinnedSpikes, context: SolverContext) -> Problem:

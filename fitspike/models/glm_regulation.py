@@ -29,18 +29,19 @@ def make_regulation(model: CoupledGLM, ceiling: np.ndarray | None, n_neurons: in
     return Regulation(np.full(n_neurons, np.inf) if ceiling is None else np.asarray(ceiling), fade, model.gain_spikes, GAIN_LIMIT)
 
 
-def training_ceiling(problem: Problem, rows: np.ndarray, quantile: float) -> np.ndarray:
-    """Return a quantile of every neuron's drives on the scored bins of the training data, (n_neurons,).
+def training_ceiling(problem: Problem, rows: np.ndarray, quantile: float, targets: np.ndarray | None = None) -> np.ndarray:
+    """Return a quantile of the targets' drives (default: all neurons') on the scored bins of the training data, (n_targets,).
 
     Of long recordings stretches of bins are taken, spread evenly.
     """
-    n_bins, n = problem.binned.n_bins_total, problem.layout.n_neurons
+    targets = np.arange(problem.layout.n_neurons) if targets is None else targets
+    n_bins, n = problem.binned.n_bins_total, len(targets)
     n_parts = -(-n_bins // _SPAN_BINS)
     n_used = min(n_parts, max(8, _SAMPLED_DRIVES // (_SPAN_BINS * n)))
     drives = []
     for part in np.unique(np.linspace(0, n_parts - 1, n_used).round().astype(np.int64)):
         span = range(int(part) * _SPAN_BINS, min((int(part) + 1) * _SPAN_BINS, n_bins))
-        drives.append(problem.drives(rows, np.arange(n), span)[problem.binned.scored[span.start : span.stop]])
+        drives.append(problem.drives(rows[targets], targets, span)[problem.binned.scored[span.start : span.stop]])
     return np.quantile(np.concatenate(drives), quantile, axis=0).astype(np.float64)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fitspike.models.base import SolverContext
-from fitspike.models.glm_folds import Outcome, evaluate, make_folds, regulated_gains
+from fitspike.models.glm_folds import Folds, Outcome, evaluate, make_folds, regulated_gains
 
 if TYPE_CHECKING:
     from fitspike.models.coupled_glm import CoupledGLM
@@ -35,10 +35,10 @@ Option = dict[str, Any]
 def select(model: CoupledGLM, binned: BinnedSpikes, context: SolverContext) -> tuple[CoupledGLM, Mapping[str, Any]]:
     """Return the model with every open setting fixed, and the table of what was tried.
 
-    Folds are whole trials where there are several, else alternating blocks of time; of long recordings a part is used (see `make_folds`).
-    Settings are settled one group after another, each by the highest score, and ridges by walking along a row of values while the score
-    rises: the signals' window, bumps over time, ridges on signals and time, own-history window and ridge, population covariate, coupling
-    window and ridge, the history ridge again, then slow gain and ceiling. What the user set is kept.
+    Folds are whole trials where there are several, else alternating blocks of time; of long recordings, and of many neurons, a part is used
+    (see `make_folds`). Settings are settled one group after another, each by the highest score, and ridges by walking along a row of values
+    while the score rises: the signals' window, bumps over time, ridges on signals and time, own-history window and ridge, population
+    covariate, coupling window and ridge, the history ridge again, then slow gain and ceiling. What the user set is kept.
 
     The score is the log-likelihood of the validation folds over the constant rate of the training folds, with the slow gain and the
     ceiling, less what couplings would lose if rates drifted (see `Outcome.drift_loss`). A row of the table holds the first part,
@@ -61,7 +61,7 @@ class _Search:
         self.begin = time.monotonic()
         self.binned, self.context = binned, context
         self.opened = model.open_settings()
-        self.folds, self.description = make_folds(binned, self._cost_per_spike(model))
+        self.folds = self._make_folds(model)
         long_enough = float(np.median(binned.bins_per_trial)) * binned.dt_ms * 1e-3 >= _SHORTEST_GAIN_TRIAL_S
         self.gains = _GAINS_S if long_enough else (0.0,)
         start: Option = {"history_ms": 0.0, "population_ms": 0.0, "coupling_ms": 0.0, "drift_bumps": 0, "sparsity_coupling": 0.0}
@@ -73,9 +73,13 @@ class _Search:
         self.tried: dict[str, Outcome] = {}
         self.best: Outcome | None = None
 
-    @staticmethod
-    def _cost_per_spike(model: CoupledGLM) -> int:
-        return WINDOW_BINS[-1] if model.coupling_ms == "auto" else 1
+    def _make_folds(self, model: CoupledGLM) -> Folds:
+        has_couplings = model.coupling_ms != 0 and self.binned.n_neurons > 1
+        lags = 1
+        if has_couplings:
+            lags = WINDOW_BINS[-1] if model.coupling_ms == "auto" else max(1, round(model.coupling_ms / self.binned.dt_ms))
+        n_weights = 1 + model.n_history + model.n_population + (self.binned.n_neurons * model.n_coupling if has_couplings else 0)
+        return make_folds(self.binned, lags, n_weights)
 
     # -- groups of settings ---------------------------------------------------------------------------------------------------------------
 
@@ -222,7 +226,7 @@ class _Search:
     def result(self) -> tuple[CoupledGLM, Mapping[str, Any]]:
         """Return the settled model and the table."""
         table = {
-            "method": f"cross-validation on training data: {self.description}",
+            "method": f"cross-validation on training data: {self.folds.description}",
             "rows": self.rows,
             "chosen": {name: _plain(getattr(self.model, name)) for name in sorted(self.opened)},
             "seconds": round(time.monotonic() - self.begin, 1),

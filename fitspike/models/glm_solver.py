@@ -37,10 +37,15 @@ _MAX_REFITS = 8
 _STRENGTHENED = {"history": ("history",), "network": ("history", "coupling", "population")}
 
 
-def solve(model: CoupledGLM, binned: BinnedSpikes, context: SolverContext) -> tuple[ParamArrays, SolverReport]:
-    """Return the parameters at the optimum and the report; see `CoupledGLM.solve`."""
+def solve(
+    model: CoupledGLM, binned: BinnedSpikes, context: SolverContext, *, targets: np.ndarray | None = None
+) -> tuple[ParamArrays, SolverReport]:
+    """Return the parameters at the optimum and the report; see `CoupledGLM.solve`.
+
+    With `targets` only those neurons are fitted; the weights of the others stay where they start.
+    """
     layout = model.layout(binned.info())
-    fit = _Fit(layout, binned, context)
+    fit = _Fit(layout, binned, context, targets)
     fit.run()
     extras: dict[str, Any] = {"method": fit.method, "precision": fit.problem.dtype, **fit.stability}
     if layout.coupling is not None:
@@ -67,6 +72,7 @@ class _Fit:
     layout: Layout
     binned: BinnedSpikes
     context: SolverContext
+    wanted: np.ndarray | None = None
     history: list[Mapping[str, float]] = field(default_factory=list)
     stopped: str = ""
     stability: dict[str, Any] = field(default_factory=dict)
@@ -87,6 +93,8 @@ class _Fit:
         self.rows[self.silent] = 0.0
         self.rows[self.silent, 0] = silent_bias(self.problem)
         self.targets = np.flatnonzero(~self.silent)
+        if self.wanted is not None:
+            self.targets = np.intersect1d(self.targets, self.wanted)
         self.n_refits = np.zeros(self.layout.n_neurons, dtype=np.int64)
         self.state: State | None = None
         self.n_left = 0

@@ -7,7 +7,9 @@ from fitspike import Recording
 from fitspike.errors import InvalidInputError
 from fitspike.models.base import SolverContext
 from fitspike.models.coupled_glm import CoupledGLM
-from fitspike.models.glm_folds import thinned
+from fitspike.models.glm_folds import make_folds, thinned
+from fitspike.models.glm_solver import solve
+from fitspike.params import initial_params
 from fitspike.rng import Stream
 
 
@@ -103,3 +105,24 @@ def test_a_part_of_many_trials_has_all_conditions_alike():
         assert np.bincount(part.conditions).tolist() == [n_kept // 4] * 4
     few = thinned(recording.bin().select_trials(range(4)), 2.0)
     assert int(few.trial_bin.max()) >= 30  # stretches from all over a trial, not only its beginning
+
+
+def test_some_targets_stand_for_many_neurons_from_slow_to_fast_ones():
+    generator = np.random.default_rng(3)
+    mean = np.r_[0.0, np.geomspace(0.02, 1.0, 99)]  # one neuron never fires
+    binned = Recording.from_counts(generator.poisson(mean, (600, 100)), dt_ms=10.0).bin()
+    folds = make_folds(binned, lags=1, n_weights=100_000)
+    assert len(folds.targets) == 32 and "32 of 100 neurons" in folds.description
+    assert 0 not in folds.targets and folds.targets.max() >= 95 and folds.targets.min() <= 5
+    assert len(make_folds(binned, lags=1, n_weights=300).targets) == 100
+
+
+def test_a_fit_of_some_targets_gives_the_weights_of_the_whole_fit():
+    binned = simulated(coupled=True, n_bins=2000).bin()
+    model = CoupledGLM(history_ms=50.0, coupling_ms=50.0, standard_errors=False, stabilise="off").resolved(binned.info())
+    init = initial_params(model.param_specs(binned.info()), Stream(0, "init"))
+    context = SolverContext(init=init, stream=Stream(0, "fit"))
+    whole, some = solve(model, binned, context)[0], solve(model, binned, context, targets=np.array([1, 3]))[0]
+    for name in ("bias", "history", "coupling"):
+        np.testing.assert_allclose(some[name][[1, 3]], whole[name][[1, 3]], atol=1e-9)
+        np.testing.assert_array_equal(some[name][[0, 2]], init[name][[0, 2]])
