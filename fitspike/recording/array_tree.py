@@ -6,7 +6,10 @@ A tree is a dict (group, struct), a list (cell, struct array) or a leaf (array, 
 from __future__ import annotations
 
 import re
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,11 @@ from fitspike.recording.reading import require, signature_of
 Tree = Any
 _STEP = re.compile(r"([^/\[\]]+)((?:\[[^\]]*\])*)")
 _INDEX = re.compile(r"^-?\d*(:-?\d*)?$")
+UNREADABLE = (
+    *(ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, OverflowError),
+    *(SyntaxError, tokenize.TokenError, struct.error, zlib.error, zipfile.BadZipFile),
+)
+"""What numpy, scipy and h5py raise on a damaged file; the syntax and token errors come from the text header of a numpy array."""
 ARRAY_EXTENSIONS = (".npz", ".npy", ".mat", ".h5", ".hdf5")
 
 
@@ -35,8 +43,11 @@ class Hdf5Array:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         h5py = require("h5py", extra="nwb", purpose="reading HDF5 files")
-        with h5py.File(self.path, "r") as file:
-            values = file[self.name][()]
+        try:
+            with h5py.File(self.path, "r") as file:
+                values = file[self.name][()]
+        except UNREADABLE as error:
+            raise ReadError(f"{self.name!r} of {self.path} cannot be read: {error}. Is the file damaged? Copy it again.") from error
         values = np.asarray(values).T if self.is_reversed else np.asarray(values)
         return values if dtype is None else values.astype(dtype)
 
@@ -64,7 +75,7 @@ def open_tree(path: Path) -> Tree:
             return _hdf5_tree(path)
         if suffix == ".mat":
             return _matlab_tree(path)
-    except (ValueError, TypeError, KeyError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         reason = str(error).rstrip(".")
         if "allow_pickle" in reason or "Python objects" in reason:
             reason = (
@@ -78,7 +89,10 @@ def open_tree(path: Path) -> Tree:
 def _matlab_tree(path: Path) -> Tree:
     from scipy import io
 
-    content = io.loadmat(path, struct_as_record=False, chars_as_strings=True)
+    try:
+        content = io.loadmat(path, struct_as_record=False, chars_as_strings=True)
+    except io.matlab.MatReadError as error:
+        raise ValueError(error) from error
     return {name: _from_matlab(value) for name, value in content.items() if not name.startswith("__")}
 
 
@@ -106,9 +120,10 @@ def _hdf5_tree(path: Path) -> Tree:
 
 
 def _from_hdf5(node: Any, file: Any, h5py: Any, is_matlab: bool) -> Tree:
-    """Return groups as dicts, cells (object references) as lists, text as text, and other data sets unread."""
+    """Return groups as dicts, cells (object references) as lists, text as text, data sets unread; links to nowhere are left out."""
     if isinstance(node, h5py.Group):
-        return {name: _from_hdf5(child, file, h5py, is_matlab) for name, child in node.items() if name != "#refs#"}
+        data = {name: child for name, child in node.items() if isinstance(child, h5py.Group | h5py.Dataset) and name != "#refs#"}
+        return {name: _from_hdf5(child, file, h5py, is_matlab) for name, child in data.items()}
     if node.dtype == h5py.ref_dtype:
         references = node[()].ravel(order="C" if is_matlab else "K")
         return [_from_hdf5(file[reference], file, h5py, is_matlab) for reference in references]

@@ -5,7 +5,6 @@ docs/formats.md describes the columns and arrays; every error says which were ex
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fitspike.errors import ReadError
+from fitspike.recording.array_tree import UNREADABLE
 from fitspike.recording.reading import check_file
 from fitspike.recording.tables import Signal
 from fitspike.recording.text_tables import as_columns, read_lines, unit_in_name
@@ -187,7 +187,7 @@ def _arrays(path: Path, name: str) -> dict[str, np.ndarray]:
             return {name: np.load(path, mmap_mode="r", allow_pickle=False)}
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise ReadError(f"{path} cannot be read: {error}. Save plain arrays with numpy.save or numpy.savez.") from error
 
 

@@ -9,6 +9,7 @@ from scipy import io
 
 from fitspike import load
 from fitspike.errors import NoSpikeTrainsError, ReadError
+from fitspike.recording.array_tree import open_tree, resolve
 
 
 def trains(recording):
@@ -174,3 +175,43 @@ def test_a_file_cut_short_is_a_message(tmp_path, name):
     path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     with pytest.raises(ReadError, match=f"cannot read {path}"):
         load(path, times="t", unit="s")
+
+
+def test_damaged_bytes_of_compressed_arrays_are_a_message(tmp_path):
+    io.savemat(tmp_path / "a.mat", {"t": np.arange(3000) % 7}, do_compression=True)
+    np.savez_compressed(tmp_path / "a.npz", t=np.arange(3000) % 7)
+    # where compressed data begin: behind the two headers of a MATLAB file, and behind the zip header, its name and its extra field
+    for name, begin in (("a.mat", 128 + 8 + 2), ("a.npz", 30 + len("t.npy") + 20)):
+        content = bytearray((tmp_path / name).read_bytes())
+        content[begin] = 0xFF  # block type 3, which there is not
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ReadError, match=rf"{name} cannot be opened: Error -3 while decompressing data: invalid block type"):
+            open_tree(tmp_path / name)
+
+
+def test_a_damaged_header_of_an_array_is_a_message(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(5))
+    content = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(content.replace(b"(5,)", b"(5,("))
+    with pytest.raises(ReadError, match=r"a\.npy cannot be opened"):
+        open_tree(tmp_path / "a.npy")
+    (tmp_path / "a.mat").write_bytes(bytes(200))
+    with pytest.raises(ReadError, match=r"a\.mat cannot be opened"):
+        open_tree(tmp_path / "a.mat")
+
+
+def test_damaged_data_sets_and_dangling_links_of_hdf5(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("t", data=np.arange(3000) % 7, chunks=(3000,), compression="gzip")
+        begin = data.id.get_chunk_info(0).byte_offset + 2
+        file["gone"] = h5py.SoftLink("/nowhere")
+        file["kind"] = np.dtype("f8")
+    content = bytearray(path.read_bytes())
+    content[begin] = 0xFF
+    path.write_bytes(content)
+    tree = open_tree(path)
+    assert list(tree) == ["t"]
+    for name in ("t", "t[:5]"):
+        with pytest.raises(ReadError, match=r"'/t' of .*a\.h5 cannot be read: .*Is the file damaged"):
+            resolve(tree, name, file=path)

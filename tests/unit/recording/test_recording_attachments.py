@@ -98,3 +98,13 @@ def test_other_files_that_are_none(tmp_path):
         read_conditions(write(tmp_path / "d.csv", "trial,condition\n0,a\n0,b\n"), 2)
     with pytest.raises(ReadError, match="no header with 'condition'"):
         read_conditions(write(tmp_path / "e.csv", "0,a\n1,b\n"), 2)
+
+
+def test_damaged_bytes_of_a_compressed_file_are_a_message(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, speed=np.arange(3000) % 7)
+    content = bytearray(path.read_bytes())
+    content[30 + len("speed.npy") + 20] = 0xFF  # behind the zip header, the name and the extra field: block type 3, which there is not
+    path.write_bytes(content)
+    with pytest.raises(ReadError, match=r"a\.npz cannot be read: Error -3 while decompressing data: invalid block type"):
+        read_signals(path, sampling_rate_hz=1.0)
