@@ -22,13 +22,17 @@ from fitspike.recording.reading import require, signature_of
 
 Tree = Any
 _STEP = re.compile(r"([^/\[\]]+)((?:\[[^\]]*\])*)")
-_INDEX = re.compile(r"^-?\d*(:-?\d*)?$")
+_INDEX = re.compile(r"-?\d+|(-?\d+)?:(-?\d+)?")
 UNREADABLE = (
     *(ValueError, TypeError, LookupError, EOFError, OSError, RuntimeError, OverflowError),
     *(SyntaxError, tokenize.TokenError, struct.error, zlib.error, zipfile.BadZipFile),
 )
 """What numpy, scipy and h5py raise on a damaged file; the syntax and token errors come from the text header of a numpy array."""
 ARRAY_EXTENSIONS = (".npz", ".npy", ".mat", ".h5", ".hdf5")
+
+
+MAX_FILLED_GB = 1.0
+"""Arrays that hold little and would need more than this with every zero or missing sample written out are refused."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,35 @@ class Hdf5Array:
         except UNREADABLE as error:
             raise ReadError(f"{self.name!r} of {self.path} cannot be read: {error}. Is the file damaged? Copy it again.") from error
         values = np.asarray(values).T if self.is_reversed else np.asarray(values)
+        return values if dtype is None else values.astype(dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class SparseArray:
+    """A sparse matrix of a MATLAB file, filled with its zeros when asked for."""
+
+    path: Path
+    name: str
+    matrix: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.matrix.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.matrix.dtype
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        n_rows, n_columns = self.shape
+        needed = n_rows * n_columns * self.dtype.itemsize / 1e9
+        if needed > MAX_FILLED_GB:
+            raise ReadError(
+                f"{self.name!r} of {self.path} is a sparse matrix of {n_rows} x {n_columns}; it would need {needed:.1f} GB when filled; "
+                f"the limit is {MAX_FILLED_GB:.1f} GB. Save where its entries are, [i, j] = find({self.name}), and read i and j as times "
+                "and neurons."
+            )
+        values = self.matrix.toarray()
         return values if dtype is None else values.astype(dtype)
 
 
@@ -93,22 +126,26 @@ def _matlab_tree(path: Path) -> Tree:
         content = io.loadmat(path, struct_as_record=False, chars_as_strings=True)
     except io.matlab.MatReadError as error:
         raise ValueError(error) from error
-    return {name: _from_matlab(value) for name, value in content.items() if not name.startswith("__")}
+    return {name: _from_matlab(value, path, name) for name, value in content.items() if not name.startswith("__")}
 
 
-def _from_matlab(value: Any) -> Tree:
+def _from_matlab(value: Any, path: Path, name: str) -> Tree:
     """Return structs as dicts, cells and struct arrays as lists (1 x 1 structs as the struct), text as str, numbers as arrays."""
+    from scipy import sparse
+
     if hasattr(value, "_fieldnames"):
-        return {name: _from_matlab(getattr(value, name)) for name in value._fieldnames}
+        return {field: _from_matlab(getattr(value, field), path, f"{name}/{field}") for field in value._fieldnames}
+    if sparse.issparse(value):
+        return SparseArray(path, name, value)
     if not isinstance(value, np.ndarray):
         return value
     if value.dtype.kind == "U":
         return str(value[0]) if value.size == 1 else [str(text) for text in value.ravel()]
     if value.dtype != object:
         return value
-    items = [_from_matlab(item) for item in value.ravel(order="F")]
-    is_struct = value.size == 1 and hasattr(value.flat[0], "_fieldnames")
-    return items[0] if is_struct else items
+    if value.size == 1 and hasattr(value.flat[0], "_fieldnames"):
+        return _from_matlab(value.flat[0], path, name)
+    return [_from_matlab(item, path, f"{name}[{i}]") for i, item in enumerate(value.ravel(order="F"))]
 
 
 def _hdf5_tree(path: Path) -> Tree:
@@ -130,9 +167,10 @@ def _from_hdf5(node: Any, file: Any, h5py: Any, is_matlab: bool) -> Tree:
     if h5py.check_string_dtype(node.dtype) is not None:
         values = node.asstr()[()]
         return values if isinstance(values, str) else values.astype(str)
+    is_empty = is_matlab and bool(node.attrs.get("MATLAB_empty", 0))  # such a data set holds its shape instead of values
     if is_matlab and node.attrs.get("MATLAB_class") == b"char":
-        return "".join(chr(code) for code in node[()].ravel())
-    if is_matlab and "MATLAB_empty" in node.attrs:
+        return "" if is_empty else "".join(chr(code) for code in node[()].ravel())
+    if is_empty:
         return np.zeros(0)
     shape = node.shape[::-1] if is_matlab else node.shape
     return Hdf5Array(Path(file.filename), node.name, shape, node.dtype, is_matlab)
@@ -157,12 +195,12 @@ def resolve(tree: Tree, path: str, *, file: Path) -> Tree:
         for index in indices:
             node = _at(node, index, so_far, file)
             so_far = f"{so_far}[{index}]"
-    return np.asarray(node) if isinstance(node, Hdf5Array) else node
+    return np.asarray(node) if isinstance(node, Hdf5Array | SparseArray) else node
 
 
 def _at(node: Tree, index: str, path: str, file: Path) -> Tree:
     parts = [part.strip() for part in index.split(",")]
-    if not index or not all(_INDEX.match(part) for part in parts):
+    if not all(_INDEX.fullmatch(part) for part in parts):
         raise ReadError(f"[{index}] is no index. Write numbers and slices counted from 0, such as [6], [:100] or [:,1].")
     key = tuple(slice(*(int(end) if end else None for end in part.split(":"))) if ":" in part else int(part) for part in parts)
     try:
@@ -199,5 +237,5 @@ def _shape_text(leaf: Tree) -> str:
     if isinstance(leaf, list):
         first = f" of {describe(leaf[0], limit=4).rstrip('.')}" if leaf else ""
         return f"(list of {len(leaf)}, the first{first})" if leaf else "(empty list)"
-    array = leaf if isinstance(leaf, Hdf5Array) else np.asarray(leaf)
+    array = leaf if isinstance(leaf, Hdf5Array | SparseArray) else np.asarray(leaf)
     return f"{array.shape} {array.dtype}".replace(",)", ")")

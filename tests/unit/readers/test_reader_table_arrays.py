@@ -5,7 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
-from scipy import io
+from scipy import io, sparse
 
 from fitspike import load
 from fitspike.errors import NoSpikeTrainsError, ReadError
@@ -86,6 +86,35 @@ def test_matlab_7_3_has_its_axes_turned_back_and_its_cells_followed(tmp_path):
     assert trains(load(path, times="cells", unit="s")) == {"0": [1, 2], "1": [3]}
 
 
+def test_text_of_matlab_7_3_and_its_empty_text(tmp_path):
+    path = tmp_path / "text.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, codes in (("unit", np.array([[109], [115]], "u2")), ("note", np.array([0, 0], "u8"))):
+            file[name] = codes
+            file[name].attrs["MATLAB_class"] = np.bytes_("char")
+        file["note"].attrs["MATLAB_empty"] = np.uint8(1)  # MATLAB writes the shape, 0 x 0, in place of the text
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file")
+    assert open_tree(path) == {"unit": "ms", "note": ""}
+
+
+def test_a_sparse_matrix_of_counts(tmp_path):
+    counts = np.array([[1, 0, 0], [0, 0, 2]])
+    path = tmp_path / "sparse.mat"
+    io.savemat(path, {"c": sparse.csc_array(counts), "s": {"inner": sparse.csc_array(counts)}})
+    for name in ("c", "s/inner"):
+        recording = load(path, counts=name, axes="neuron,time", dt_ms=10)
+        assert np.array_equal(recording.bin().dense_numpy()[0], counts.T)
+
+
+def test_a_sparse_matrix_too_large_when_filled_is_refused(tmp_path):
+    path = tmp_path / "sparse.mat"
+    io.savemat(path, {"c": sparse.csc_array(([1.0], ([5], [7])), shape=(20_000, 20_000)), "t": [0.5, 0.7]})
+    with pytest.raises(ReadError, match=r"'c'.*20000 x 20000.*3\.2 GB when filled; the limit is 1\.0 GB.*find\(c\)"):
+        load(path, counts="c", axes="neuron,time", dt_ms=10)
+    assert load(path, times="t", unit="s").n_spikes == 2
+
+
 def test_flat_times_cut_by_spikes_per_neuron(tmp_path):
     path = tmp_path / "waves.h5"
     with h5py.File(path, "w") as file:
@@ -140,6 +169,10 @@ def test_counts_need_a_name_for_every_axis(tmp_path, axes):
         ("spike", "has no 'spike'; did you mean 'spikes'"),
         ("spikes[7]", r"spikes\[7\] does not exist"),
         ("spikes[x]", r"\[x\] is no index"),
+        ("spikes[,1]", r"\[,1\] is no index"),
+        ("spikes[-]", r"\[-\] is no index"),
+        ("spikes[1:-]", r"\[1:-\] is no index"),
+        ("spikes[]", r"\[\] is no index"),
         ("group/zzz", "has no 'zzz' in 'group'. There is: inner"),
     ],
 )
