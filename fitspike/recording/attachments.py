@@ -6,13 +6,13 @@ docs/formats.md describes the columns and arrays; every error says which were ex
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from fitspike.errors import ReadError
-from fitspike.recording.array_tree import UNREADABLE
+from fitspike.recording.array_tree import MAX_FILLED_GB, UNREADABLE
 from fitspike.recording.reading import check_file
 from fitspike.recording.tables import Signal
 from fitspike.recording.text_tables import as_columns, read_lines, unit_in_name
@@ -35,19 +35,22 @@ class Attachment:
     notes: tuple[str, ...] = ()
 
 
-def read_signals(path: str | Path, *, sampling_rate_hz: float | None = None, start_s: float = 0.0, name: str | None = None) -> Attachment:
+def read_signals(
+    path: str | Path, *, sampling_rate_hz: float | None = None, start_s: float | None = None, name: str | None = None
+) -> Attachment:
     """Return the signals of a file.
 
     .csv, .tsv, .txt: a header, first column the time of each sample (s, or the unit its name ends with), then one column per channel; the
     signal is named after the file. .npy: (n_samples,) or (n_samples, n_channels), with `sampling_rate_hz`. .npz: one such array per signal
     under its name, with the sampling rate given or as the entry `sampling_rate_hz` (and `start_s`), or sample times as the entry `time_s`.
+    Without a word about it the first sample is at 0 s.
 
     Sample times must be regular to a quarter of a sample; missing samples become NaN, which `Recording.bin` refuses where it needs them.
 
     Raises
     ------
     ReadError
-        If the file cannot be read so, or its times are irregular.
+        If the file cannot be read so, its times are irregular, or they contradict `sampling_rate_hz` or `start_s` by a quarter of a sample.
     """
     path = Path(path)
     name = name or path.stem
@@ -59,25 +62,28 @@ def read_signals(path: str | Path, *, sampling_rate_hz: float | None = None, sta
         times = columns[header] * (time_unit_ns(unit_in_name(header) or "s") / 1e9)
         values = np.column_stack([columns[channel] for channel in channels])
         signal, notes = _on_grid(times, values, name, path, tuple(channels))
-        return Attachment(signals={name: signal}, notes=notes)
+        return Attachment(signals={name: _as_given(signal, sampling_rate_hz, start_s, path)}, notes=notes)
     arrays = _arrays(path, name)
-    rate = arrays.pop("sampling_rate_hz", sampling_rate_hz)
-    start = float(np.asarray(arrays.pop("start_s", start_s)))
+    rate = _agreed(arrays.pop("sampling_rate_hz", None), sampling_rate_hz, "sampling_rate_hz", path)
+    start = _agreed(arrays.pop("start_s", None), start_s, "start_s", path)
     times = arrays.pop("time_s", None)
     if not arrays:
         raise ReadError(f"{path} holds no signal beside its times. Add an array (n_samples, n_channels).")
     if times is None and rate is None:
         raise ReadError(f"{path} does not say its sampling rate. Give rate=HZ, or store it in a .npz as 'sampling_rate_hz' or 'time_s'.")
+    if times is not None and (times.dtype.kind not in "iuf" or times.ndim != 1):
+        raise ReadError(f"array 'time_s' of {path} is {times.dtype} of shape {times.shape}; expected times (n_samples,) in seconds.")
     signals: dict[str, Signal] = {}
     notes: tuple[str, ...] = ()
     for key, values in arrays.items():
-        if values.dtype.kind not in "iufb" or values.ndim not in (1, 2):
+        if values.dtype.kind not in "iufb" or values.ndim not in (1, 2) or not values.size:
             raise ReadError(f"array {key!r} of {path} is {values.dtype} of shape {values.shape}; expected numbers (n_samples, n_channels).")
         values = values.reshape(len(values), -1)
         if times is None:
-            signals[key] = Signal(values, float(np.asarray(rate)), int(s_to_ns(start)))
+            signals[key] = Signal(values, rate, int(s_to_ns(start or 0.0)))
         else:
-            signals[key], more = _on_grid(np.asarray(times, dtype=np.float64), values, key, path, ())
+            signal, more = _on_grid(times.astype(np.float64), values, key, path, ())
+            signals[key] = _as_given(signal, rate, start, path)
             notes += more
     return Attachment(signals=signals, notes=notes)
 
@@ -133,12 +139,14 @@ def read_conditions(path: str | Path, n_trials: int) -> Attachment:
     trial = next((columns.pop(names[known]) for known in _TRIAL_NAMES if known in names), None)
     condition = next((columns.pop(names[known]) for known in _CONDITION_NAMES if known in names), None)
     for column, values in {"condition": condition, **columns}.items():
-        if values is not None and values.shape[:1] != (n_trials,):
-            raise ReadError(f"{path} gives {len(values)} values of {column!r}, but the recording has {n_trials} trials; expected one each.")
+        if values is not None and (values.shape[:1] != (n_trials,) or (column == "condition" and values.ndim > 1)):
+            raise ReadError(
+                f"{path} gives {column!r} with shape {values.shape}, but the recording has {n_trials} trials; expected one value each."
+            )
     if condition is None and not columns:
         raise ReadError(f"{path} has no column of labels. Name one 'condition'.")
     if trial is not None:
-        if trial.dtype.kind == "U" or not np.array_equal(np.sort(trial), np.arange(n_trials)):
+        if trial.dtype.kind == "U" or not np.array_equal(np.sort(trial, axis=None), np.arange(n_trials)) or trial.ndim != 1:
             raise ReadError(f"the trial column of {path} does not name each of the trials 0 to {n_trials - 1} once.")
         order = np.argsort(trial)
         columns = {column: values[order] for column, values in columns.items()}
@@ -191,6 +199,35 @@ def _arrays(path: Path, name: str) -> dict[str, np.ndarray]:
         raise ReadError(f"{path} cannot be read: {error}. Save plain arrays with numpy.save or numpy.savez.") from error
 
 
+def _agreed(stored: np.ndarray | None, given: float | None, what: str, path: Path) -> float | None:
+    """Return the number that a file holds or that was given, None without either; ReadError where the two differ."""
+    if stored is None:
+        return given
+    if stored.size != 1 or stored.dtype.kind not in "iuf":
+        raise ReadError(f"array {what!r} of {path} is {stored.dtype} of shape {stored.shape}; expected one number.")
+    value = float(stored.item())
+    if given is not None and value != given:
+        raise ReadError(f"{path} holds {what}={value:.9g}, but {given:.9g} was given. Leave that out, or correct the file.")
+    return value
+
+
+def _as_given(signal: Signal, rate_hz: float | None, start_s: float | None, path: Path) -> Signal:
+    """Return a signal on its file's times with the rate and start that were given; ReadError where they move a sample too far."""
+    own, own_start_s = signal.sampling_rate_hz, signal.start_ns / 1e9
+    wrong = ""
+    if rate_hz is not None and abs(rate_hz - own) * len(signal.values) > _JITTER * own:
+        wrong = f"{rate_hz:.9g} Hz"
+    if start_s is not None and abs(start_s - own_start_s) * own > _JITTER:
+        wrong = f"a start at {start_s:.9g} s"
+    if wrong:
+        raise ReadError(
+            f"the sample times of {path} are those of {own:.9g} Hz from {own_start_s:.9g} s, but {wrong} was given. "
+            "Leave that out, or correct the times."
+        )
+    start_ns = signal.start_ns if start_s is None else int(s_to_ns(start_s))
+    return replace(signal, sampling_rate_hz=own if rate_hz is None else rate_hz, start_ns=start_ns)
+
+
 def _on_grid(times_s: np.ndarray, values: np.ndarray, name: str, path: Path, channels: tuple[str, ...]) -> tuple[Signal, tuple[str, ...]]:
     """Return a signal on the regular grid nearest to its sample times, NaN where samples are missing, and notes on what that changed."""
     if len(times_s) != len(values):
@@ -198,7 +235,17 @@ def _on_grid(times_s: np.ndarray, values: np.ndarray, name: str, path: Path, cha
     step = np.diff(times_s)
     if len(times_s) < 2 or not np.isfinite(times_s).all() or (step <= 0).any():
         raise ReadError(f"the sample times of {path} must be at least two, finite and increasing.")
-    row = np.concatenate([[0], np.cumsum(np.maximum(1, np.rint(step / np.median(step))))]).astype(np.int64)
+    steps = np.maximum(1, np.rint(step / np.median(step)))
+    n_missing = steps.sum() + 1 - len(times_s)
+    needed = n_missing * values.shape[1] * 8 / 1e9
+    if needed > MAX_FILLED_GB:
+        widest = int(steps.argmax())
+        raise ReadError(
+            f"{path}: {steps[widest] - 1:.6g} samples are missing between {times_s[widest]:.9g} and {times_s[widest + 1]:.9g} s; NaN for "
+            f"all that are missing would need {needed:.1f} GB, the limit is {MAX_FILLED_GB:.1f} GB. Remove the time that is wrong, or cut "
+            "the file there and attach the part that you need."
+        )
+    row = np.concatenate([[0], np.cumsum(steps)]).astype(np.int64)
     period, start = np.polyfit(row, times_s, 1)
     off = np.abs(times_s - (start + period * row)).max() / period
     if off > _JITTER:
@@ -207,12 +254,11 @@ def _on_grid(times_s: np.ndarray, values: np.ndarray, name: str, path: Path, cha
             "Resample the signal first."
         )
     rate = float(f"{1 / period:.9g}")  # the digits beyond are those of the fit, not of the clock
-    n_missing = int(row[-1]) + 1 - len(row)
     if n_missing:
         filled = np.full((int(row[-1]) + 1, values.shape[1]), np.nan)
         filled[row] = values
         values = filled
-    notes = (f"signal {name!r} of {path.name}: sampled at {rate:.6g} Hz, {n_missing} missing samples set to NaN.",)
+    notes = (f"signal {name!r} of {path.name}: sampled at {rate:.6g} Hz, {n_missing:.0f} missing samples set to NaN.",)
     return Signal(values, rate, int(s_to_ns(start)), "", channels), notes
 
 

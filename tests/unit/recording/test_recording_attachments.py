@@ -108,3 +108,62 @@ def test_damaged_bytes_of_a_compressed_file_are_a_message(tmp_path):
     path.write_bytes(content)
     with pytest.raises(ReadError, match=r"a\.npz cannot be read: Error -3 while decompressing data: invalid block type"):
         read_signals(path, sampling_rate_hz=1.0)
+
+
+def test_a_far_off_sample_time_is_named_and_not_filled(tmp_path):
+    with pytest.raises(ReadError, match=r"gap.csv: 1e\+10 samples are missing between 0\.2 and 1e\+09 s.*160\.0 GB.*1\.0 GB.*[Rr]emove"):
+        read_signals(write(tmp_path / "gap.csv", "time,x,y\n0,1,1\n0.1,2,2\n0.2,3,3\n1e9,4,4\n"))
+    assert len(read_signals(write(tmp_path / "b.csv", "time,x\n0,1\n1,2\n2,3\n1000000,4\n")).signals["b"].values) == 1_000_001
+
+
+def test_a_given_rate_and_start_must_agree_with_the_file(tmp_path):
+    stored = tmp_path / "a.npz"
+    np.savez(stored, speed=np.arange(20.0), sampling_rate_hz=5.0, start_s=1.0)
+    with pytest.raises(ReadError, match=r"a\.npz holds sampling_rate_hz=5, but 50 was given"):
+        read_signals(stored, sampling_rate_hz=50.0)
+    with pytest.raises(ReadError, match=r"a\.npz holds start_s=1, but 0 was given"):
+        read_signals(stored, start_s=0.0)
+    assert read_signals(stored, sampling_rate_hz=5.0, start_s=1.0).signals["speed"].start_ns == 1_000_000_000
+    timed = tmp_path / "b.npz"
+    np.savez(timed, speed=np.arange(20.0), time_s=2 + np.arange(20) / 8)
+    table = write(tmp_path / "c.csv", "time_s,x\n" + "".join(f"{2 + i / 8},{i}\n" for i in range(20)))
+    for path in (timed, table):
+        with pytest.raises(ReadError, match=r"times of .* are those of 8 Hz from 2 s, but 9 Hz was given"):
+            read_signals(path, sampling_rate_hz=9.0)
+        with pytest.raises(ReadError, match=r"times of .* are those of 8 Hz from 2 s, but a start at 1\.5 s was given"):
+            read_signals(path, start_s=1.5)
+        (signal,) = read_signals(path, sampling_rate_hz=8.01, start_s=2.01).signals.values()  # the last sample moves by 0.02 samples
+        assert signal.sampling_rate_hz == 8.01 and signal.start_ns == 2_010_000_000
+
+
+@pytest.mark.parametrize(
+    ("entries", "text"),
+    [
+        ({"sampling_rate_hz": [5.0, 6.0]}, r"'sampling_rate_hz' .*shape \(2,\); expected one number"),
+        ({"sampling_rate_hz": "fast"}, "'sampling_rate_hz' .*expected one number"),
+        ({"time_s": 3.0}, r"'time_s' .*shape \(\); expected times"),
+        ({"time_s": ["a", "b", "c"]}, "'time_s' .*expected times"),
+        ({"sampling_rate_hz": 5.0, "none": []}, r"'none' .*shape \(0,\); expected numbers"),
+        ({"sampling_rate_hz": 5.0, "one": 1.0}, r"'one' .*shape \(\); expected numbers"),
+    ],
+)
+def test_entries_of_a_signal_file_of_the_wrong_form(tmp_path, entries, text):
+    np.savez(tmp_path / "a.npz", speed=np.arange(3.0), **entries)
+    with pytest.raises(ReadError, match=text):
+        read_signals(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("entries", "text"),
+    [
+        ({"condition": np.array("left")}, r"'condition' with shape \(\), but the recording has 2 trials"),
+        ({"condition": np.array([["a", "b"], ["c", "d"]])}, r"'condition' with shape \(2, 2\)"),
+        ({"condition": ["a", "b"], "contrast": 0.5}, r"'contrast' with shape \(\)"),
+        ({"condition": ["a", "b"], "trial": 1}, "the trial column of .* does not name each"),
+        ({"condition": ["a", "b"], "trial": [[0, 1]]}, "the trial column of .* does not name each"),
+    ],
+)
+def test_entries_of_a_conditions_file_of_the_wrong_form(tmp_path, entries, text):
+    np.savez(tmp_path / "a.npz", **entries)
+    with pytest.raises(ReadError, match=text):
+        read_conditions(tmp_path / "a.npz", 2)
