@@ -55,14 +55,15 @@ class AxonaReader:
         if path.suffix == ".cut":
             raise ReadError(f"{path} holds cluster labels only, no spike trains. Give the .set file or the tetrode file beside it.")
         base = path.with_suffix("")
-        files = [path] if path.suffix != ".set" else sorted(p for p in path.parent.glob(f"{base.name}.*") if _TETRODE.match(p.suffix))
+        beside = [p for p in path.parent.iterdir() if p.stem == base.name]  # no glob: a name may hold brackets
+        files = [path] if path.suffix != ".set" else [p for p in beside if _TETRODE.match(p.suffix)]
         if not files:
             raise NoSpikeTrainsError(f"no spike trains found: {path} has no tetrode files ({base.name}.1, ...) beside it.")
         notes: list[str] = []
         tetrodes = [_read_tetrode(file, notes) for file in sorted(files, key=lambda p: int(p.suffix[1:]))]
         if not any(t.samples.size for t in tetrodes):
             raise NoSpikeTrainsError(f"no spike trains found in {', '.join(p.name for p in files)}: they hold 0 spikes.")
-        for stray in sorted(base.parent.glob(f"{base.name}.pos")):
+        if (stray := path.with_suffix(".pos")) in beside:
             notes.append(f"axona: {stray.name} (position) was not read.")
         return _assemble(path, tetrodes, notes)
 

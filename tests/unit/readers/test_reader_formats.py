@@ -85,6 +85,16 @@ def test_axona_without_pretrigsamps_with_cut_labels(tmp_path):
         load(tmp_path / "rat_1.cut")
 
 
+def test_axona_names_may_hold_brackets(tmp_path):
+    (tmp_path / "rat[1].set").write_text("trial_date Monday\r\nduration 10\r\n")
+    (tmp_path / "rat[1].pos").write_text("trial_date Monday\r\n")
+    axona_tetrode(tmp_path / "rat[1].1", [96_000])
+    axona_tetrode(tmp_path / "rat1.1", [48_000])  # what "rat[1]" means as a pattern
+    recording = load(tmp_path / "rat[1].set")
+    assert trains(recording) == {"1/0": [1.0]}
+    assert any("rat[1].pos (position) was not read" in note for note in recording.source.notes)
+
+
 def test_axona_cut_off_is_noted_and_cut_labels_must_match(tmp_path):
     axona_tetrode(tmp_path / "rat.1", [10, 20], n_stated=5)
     assert any("header counts 5 spikes, 2 are in the file" in note for note in load(tmp_path / "rat.1").source.notes)
