@@ -55,7 +55,7 @@ class AxonaReader:
         if path.suffix == ".cut":
             raise ReadError(f"{path} holds cluster labels only, no spike trains. Give the .set file or the tetrode file beside it.")
         base = path.with_suffix("")
-        beside = [p for p in path.parent.iterdir() if p.stem == base.name]  # no glob: a name may hold brackets
+        beside = sorted(p for p in path.parent.iterdir() if p.stem == base.name)  # no glob: a name may hold brackets
         files = [path] if path.suffix != ".set" else [p for p in beside if _TETRODE.match(p.suffix)]
         if not files:
             raise NoSpikeTrainsError(f"no spike trains found: {path} has no tetrode files ({base.name}.1, ...) beside it.")
