@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,6 +69,11 @@ REFUSED = {
     "formats/same-recording/recording.pkl": "executes any code in it.*allow_pickle",
     "formats/same-recording/recording_ascii.txt": "nothing says their unit",
     "formats/same-recording/reference.npz": "times='times', neurons='unit'",
+    **{
+        f"formats/axona/expected_{what}{i}.npy": rf"holds array \({n}\).*Say which entries are times and neurons"
+        for what in ("spike_train_times", "cut_indices")
+        for i, n in enumerate((1925, 1466))
+    },
     "odd-files/truncated_40pct.plx": "cannot read .*truncated_40pct.plx.*PlexonIO",
     "odd-files/truncated_50pct.nwb": "does not open as NWB.*truncated",
     "odd-files/empty.nwb": "empty file",
@@ -86,6 +92,23 @@ REPORTED = {
     "truncated_10pct.nev": ((), 251, 1_376, "is truncated"),
     "neo_ascii_with_units.txt": ((), 24, 4_222, "times are in s, as the file says"),
     "glmcc_cell13_other.txt": (("--time-unit", "ms"), 1, 30_224, "309 spikes at negative times"),
+}
+
+# set -> recordings in the tables of its README, counted by hand, so that a row that is not parsed is missed
+README_ROWS = {
+    "aplysia-pedal": 21,
+    "retinal-waves": 5,
+    "mea-cultures": 4,
+    "locust-antennal-lobe": 22,
+    "cockroach-antennal-lobe": 8,
+    "hippocampus-linear-track": 1,
+    "network-izhikevich-100": 1,
+    "network-hh-20": 1,
+    "network-lif-300": 1,
+    "neuropixels-snippet": 1,
+    "grasshopper-receptor": 1,
+    "v1-gratings": 27,
+    "glm-stability": 2,
 }
 
 # every item of a set with so many neurons and so much time is fitted; of each set this one with the defaults and its card's settings
@@ -130,21 +153,30 @@ def check_formats(b: Bounds) -> None:
         figure = f"{found['n_neurons']} neurons, {found['n_spikes']} spikes" if found else error.strip()[:200]
         met = bool(found) and (found["n_neurons"], found["n_spikes"]) == (n_neurons, n_spikes)
         b.check(f"formats/{name}: {n_neurons} neurons, {n_spikes} spikes", figure, met)
+    every = {path.relative_to(DATA).as_posix() for path in (DATA / "formats").rglob("*") if path.is_file()} - {"formats/README.md"}
+    read = {f"formats/{name}" for name in LOADS}  # a folder covers its files
+    left = sorted(name for name in every - set(REFUSED) if not read & {name, *(str(parent) for parent in Path(name).parents)})
+    b.check("every file of formats is among these or has a message", f"{len(every) - len(left)} of {len(every)} {left[:3]}", not left)
 
 
 def check_refusals(b: Bounds) -> None:
     for name, wanted in REFUSED.items():
         status, out, err = cli("inspect", "--json", str(DATA / name))
         met = status == 1 and not out and "Traceback" not in err and re.search(wanted, err, re.DOTALL) is not None
-        b.check(f"{name}: one message, status 1: {wanted}", f"status {status}: {err.strip().splitlines()[-1][:80] if err else ''}", met)
+        b.check(f"{name}: one message, status 1: {wanted}", f"status {status}: {err.strip()[-80:]}", met)
     for name, (options, n_neurons, n_spikes, wanted) in REPORTED.items():
         found, error = inspect(DATA / "odd-files" / name, options)
         said = " ".join([*found.get("notes", []), *(finding["text"] for finding in found.get("checks", []))])
         met = bool(found) and (found["n_neurons"], found["n_spikes"]) == (n_neurons, n_spikes) and wanted in said
         b.check(f"odd-files/{name}: read, and reports: {wanted}", said[:80] or error[:80], met)
     every = {path.name for path in (DATA / "odd-files").iterdir()} - {"README.md"}
-    covered = {Path(name).name for name in REFUSED} | set(REPORTED)
+    covered = {name.removeprefix("odd-files/") for name in REFUSED if name.startswith("odd-files/")} | set(REPORTED)
     b.check("every file of odd-files is among these", f"{len(every & covered)} of {len(every)}", every <= covered)
+
+
+def apart_ns(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest difference of two trains, ns; infinite where they differ in number of spikes."""
+    return float(np.abs(found - expected).max(initial=0.0)) if len(found) == len(expected) else np.inf
 
 
 def check_details(b: Bounds) -> None:
@@ -156,8 +188,8 @@ def check_details(b: Bounds) -> None:
         times = np.load(formats / "axona" / f"expected_spike_train_times{tetrode - 1}.npy")
         labels = np.load(formats / "axona" / f"expected_cut_indices{tetrode - 1}.npy")
         order = np.lexsort((labels, times))
-        worst = np.abs(axona.spike_times_ns[mine] - times[order] * 1e9).max()
-        same = bool((axona.neurons.column("unit_id")[axona.spike_neuron[mine]] == labels[order]).all())
+        worst = apart_ns(axona.spike_times_ns[mine], times[order] * 1e9)
+        same = np.array_equal(axona.neurons.column("unit_id")[axona.spike_neuron[mine]], labels[order])
         b.check(
             f"axona tetrode {tetrode}: the origin's times to 1 ns and its cut labels",
             f"{worst:.2f} ns, labels equal: {same}",
@@ -192,23 +224,29 @@ def check_same_recording(b: Bounds) -> None:
         ("reference.npz", {"times": "times", "neurons": "unit", "unit": "s"}, 0),
         ("recording-1-0.gdf", {}, 50),  # its times are printed to 0.1 us
     ):
-        recording = fitspike.load(folder / name, **options)
+        bound = f"same-recording/{name}: the trains of the reference to {tolerance} ns"
+        try:
+            recording = fitspike.load(folder / name, **options)
+        except FitspikeError as error:
+            b.check(bound, str(error)[:120], False)
+            continue
         trains = [recording.spike_times_ns[recording.spike_neuron == i] for i in range(recording.n_neurons)]
-        same = len(trains) == 24 and all(len(a) == len(e) for a, e in zip(trains, by_unit, strict=True))
-        worst = max(int(np.abs(a - e).max()) for a, e in zip(trains, by_unit, strict=True)) if same else -1
-        b.check(f"same-recording/{name}: the trains of the reference to {tolerance} ns", f"{worst} ns", same and worst <= tolerance)
+        worst = max(map(apart_ns, trains, by_unit), default=np.inf) if len(trains) == 24 else np.inf
+        b.check(bound, f"{len(trains)} trains, {worst:g} ns", worst <= tolerance)
     text = fitspike.load(DATA / "formats" / "text" / "wong1993_p0.times", times="Time", neurons="Channel", unit="s")
     h5 = fitspike.get("retinal-waves/Wong1993_P0")
-    same = all(
-        np.array_equal(text.train_s(name), h5.train_s(int(np.flatnonzero(h5.neurons.labels == name)[0]))) for name in text.neurons.ids
-    )
-    b.check("wong1993_p0.times equals retinal-waves/Wong1993_P0.h5, train by train", "equal" if same else "different", same)
+    trains, wanted = ({name: recording.train_s(i) for i, name in enumerate(recording.neurons.labels.tolist())} for recording in (text, h5))
+    met = len(trains) == text.n_neurons == h5.n_neurons == 39 and set(trains) == set(wanted)
+    n_equal = sum(np.array_equal(trains[name], wanted[name]) for name in set(trains) & set(wanted))
+    b.check("wong1993_p0.times equals retinal-waves/Wong1993_P0.h5, train by train", f"{n_equal} of 39 equal", met and n_equal == 39)
 
 
-def readme_rows(name: str) -> list[list[str]]:
-    """Return the cells of every row of the tables in a set's README."""
-    lines = (DATA / name / "README.md").read_text(encoding="utf-8").splitlines()
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+def readme_table(name: str) -> list[dict[str, str]]:
+    """Return the rows of the table of recordings in a set's README, by column; rows of another width than its header are left out."""
+    lines = [line for line in (DATA / name / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
+    first = next((i for i, row in enumerate(rows) if row[0] in ("file / condition", "file", "#")), len(rows))
+    return [dict(zip(rows[first], row, strict=True)) for row in rows[first + 2 :] if len(row) == len(rows[first])]
 
 
 def expected_counts() -> dict[str, tuple[int, int, int | None]]:
@@ -216,9 +254,9 @@ def expected_counts() -> dict[str, tuple[int, int, int | None]]:
     found: dict[str, tuple[int, int, int | None]] = {}
 
     def numbers(name: str, item_of) -> None:
-        for row in readme_rows(name):
-            if len(row) == 9 and row[1].isdigit():
-                found[f"{name}/{item_of(row[0])}"] = (int(row[1]), int(row[2]), int(row[7]))
+        for row in readme_table(name):
+            if row.get("units", "").isdigit() and row["spikes"].isdigit() and row["duplicate times"].isdigit():
+                found[f"{name}/{item_of(row['file / condition'])}"] = (int(row["units"]), int(row["spikes"]), int(row["duplicate times"]))
 
     numbers("aplysia-pedal", lambda text: text.removesuffix(".mat"))
     numbers("retinal-waves", lambda text: text.split(".h5")[0])
@@ -231,12 +269,12 @@ def expected_counts() -> dict[str, tuple[int, int, int | None]]:
     numbers("network-lif-300", lambda _: "output")
     numbers("neuropixels-snippet", lambda _: "ephys-snippet")
     numbers("grasshopper-receptor", lambda _: "receptor-1")
-    for row in readme_rows("v1-gratings"):
-        if len(row) == 8 and row[0].isdigit():
-            found[f"v1-gratings/session-{row[0]}"] = (int(row[3]), int(row[7]), None)
-    for row in readme_rows("glm-stability"):
-        if row[0].startswith("Data_"):
-            found[f"glm-stability/{row[0].removeprefix('Data_')}"] = (1, int(row[3]), None)
+    for row in readme_table("v1-gratings"):
+        if row["#"].isdigit() and row["units"].isdigit() and row["spikes"].isdigit():
+            found[f"v1-gratings/session-{row['#']}"] = (int(row["units"]), int(row["spikes"]), None)
+    for row in readme_table("glm-stability"):
+        if row["file"].startswith("Data_") and row["spikes"].isdigit():
+            found[f"glm-stability/{row['file'].removeprefix('Data_')}"] = (1, int(row["spikes"]), None)
     found["s1-reaching-binned/s1"] = (52, 842_910, None)
     found["purkinje-single/sPK"] = (1, 2_232 + 2_888, None)
     found["case-studies/light-levels"] = (1, 750 + 969, None)
@@ -247,6 +285,9 @@ def expected_counts() -> dict[str, tuple[int, int, int | None]]:
 def check_sets(b: Bounds) -> None:
     """Check every item of every card: it is fetched, has the README's counts, and can be binned."""
     expected = expected_counts()
+    for name, n_rows in README_ROWS.items():
+        n_parsed = sum(label.startswith(f"{name}/") for label in expected)
+        b.check(f"{name}: {n_rows} recordings counted in its README", n_parsed, n_parsed == n_rows)
     seen: set[str] = set()
     for name in get_registry().names("datasets"):
         dataset = get_registry().create("datasets", name)
@@ -263,7 +304,7 @@ def check_sets(b: Bounds) -> None:
                 wrong.append(f"{item}: {str(error)[:80]}")
                 continue
             n_in_bins = int(binned.counts().sum())
-            if n_in_bins < 0.999 * recording.n_spikes:
+            if n_in_bins != recording.n_spikes:
                 wrong.append(f"{item}: {n_in_bins} of {recording.n_spikes} spikes in bins")
             if label in expected:
                 units, spikes, duplicates = expected[label]
@@ -363,14 +404,13 @@ def main() -> None:
     if not DATA.is_dir():
         b.check("the recordings are there", f"no folder {DATA}", False)
         b.finish()
-    check_formats(b)
-    check_refusals(b)
-    check_details(b)
-    check_same_recording(b)
-    check_sets(b)
-    check_neo(b)
-    if "--no-fits" not in sys.argv[1:]:
-        check_fits(b)
+    checks = [check_formats, check_refusals, check_details, check_same_recording, check_sets, check_neo]
+    for check in checks if "--no-fits" in sys.argv[1:] else [*checks, check_fits]:
+        try:
+            check(b)
+        except Exception as error:  # noqa: BLE001 - whatever it is, one bound is missed and the other checks run
+            traceback.print_exc()
+            b.check(f"{check.__name__} runs to its end", f"{type(error).__name__}: {error}"[:120], False)
     b.finish()
 
 
