@@ -91,6 +91,9 @@ class BatchConfig(Section):
 
     n_bins: int | None = Field(None, ge=1, description="Bins per chunk; default: whole trials, at most 1000 bins.")
     n_trials: int = Field(8, ge=1, description="Trials per chunk.")
+    n_free_trials: int | None = Field(
+        None, ge=1, description="Freely simulated trials per step, for losses on simulated activity; default: as many as n_trials."
+    )
     carry: bool = Field(True, description="Hand the state on between the chunks of a trial instead of starting afresh.")
 
 

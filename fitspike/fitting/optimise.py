@@ -145,6 +145,7 @@ def _train(prepared: Prepared, config: RunConfig, context: SolverContext) -> tup
     settings = TrainSettings(
         n_bins=batch.n_bins,
         n_trials=batch.n_trials,
+        n_free_trials=batch.n_free_trials,
         carry=batch.carry,
         optimiser=optimiser.name,
         learning_rate=optimiser.learning_rate,

@@ -16,6 +16,7 @@ from fitspike.errors import FitspikeError, InvalidInputError, Problems
 from fitspike.fitting.machine import check_backend, check_device
 from fitspike.fitting.request import Request
 from fitspike.fitting.resolve import Components, check_rule, resolve, with_emission
+from fitspike.losses.base import HasCheck
 from fitspike.params import ParamSpec, initial_params
 from fitspike.recording.binned import BinnedSpikes
 from fitspike.recording.checks import DataReport
@@ -75,6 +76,9 @@ def prepare(request: Request) -> Prepared:
         init = problems.attempt(initial_params, specs, Stream(request.config.seed, "init"), request.init)
         if components.rule is not None:
             problems.attempt(components.rule.bind, components.model, specs, components.losses, data.train.info(), Stream(0, "check"))
+    for loss, _ in components.losses.values():
+        if isinstance(loss, HasCheck):
+            problems.attempt(loss.check, data.train, components.model)
     problems.raise_if_any()
     test = None if data.test is None else described.renumber(data.test)
     return Prepared(data.recording, data.train, test, data.parts.held_out_neurons, components, described, specs, init, data.notes)

@@ -11,6 +11,7 @@ from typing import Any
 from fitspike.config import Component
 from fitspike.errors import FitspikeError, InvalidInputError, Problems, did_you_mean
 from fitspike.fitting.request import NETWORK, Request
+from fitspike.losses.summary_statistics import StatisticLoss
 from fitspike.models.base import HasSolver
 from fitspike.plugin.registry import get_registry, settings_of
 from fitspike.results.components import reference_to
@@ -86,8 +87,15 @@ def _with_neuron(model: Any, neuron: Any) -> Any:
 
 
 def _loss(request: Request, name: str) -> Any:
-    given = request.objects.get(f"loss/{name}")
-    return given if given is not None else _create("losses", name, request.config.loss[name].settings)
+    """Return the loss of that name; where only a statistic has it, the distance between recording and simulation in that statistic."""
+    if (given := request.objects.get(f"loss/{name}")) is not None:
+        return given
+    settings, registry = request.config.loss[name].settings, get_registry()
+    if name in registry.names("losses") or name not in registry.names("statistics"):
+        return _create("losses", name, settings)
+    of_loss = {key: settings[key] for key in settings if key in ("distance", "two_half")}
+    statistic = _create("statistics", name, {key: value for key, value in settings.items() if key not in of_loss})
+    return StatisticLoss(statistic, **of_loss)
 
 
 def _transform(given: Any, table: Component) -> Any:

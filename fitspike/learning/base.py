@@ -23,12 +23,18 @@ StepMetrics: TypeAlias = Mapping[str, float]
 
 @dataclass
 class Batch:
-    """One chunk of data with everything a rule needs to turn it into directions."""
+    """One chunk of data with everything a rule needs to turn it into directions.
+
+    recorded : what the losses' `record` returned, by loss. n_free_trials : trials of a free run, None for as many as the chunk has.
+    wants_term_norms : whether the metrics should hold "gradient_norm/TERM", the norm of each weighted term's gradient.
+    """
 
     chunk: SpikeChunk
     carry: Carry
     rng: Stream
     recorded: Mapping[str, Any] = field(default_factory=dict)
+    n_free_trials: int | None = None
+    wants_term_norms: bool = False
     new_carry: Carry = None
 
 

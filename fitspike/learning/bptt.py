@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,15 +12,16 @@ import torch
 from fitspike.citation import Citation
 from fitspike.errors import InvalidInputError
 from fitspike.learning.base import Batch, RawParams, StepMetrics
+from fitspike.learning.free_runs import run_free
 from fitspike.learning.nest import detach
 from fitspike.losses.base import LossContext
-from fitspike.losses.total import WeightedLosses, check_losses, weighted_total
+from fitspike.losses.total import WeightedLosses, check_losses, weighted_terms
 from fitspike.models.base import HasLatents
 from fitspike.params import ParamSpec, constrain
 from fitspike.rng import Stream
 
 if TYPE_CHECKING:
-    from fitspike.models.base import DataInfo, Model, Rollout
+    from fitspike.models.base import DataInfo, Model
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,22 @@ class BoundBPTT:
             rng=batch.rng,
             carry=batch.carry,
             recorded=batch.recorded,
-            run_free=lambda: run_free(self.model, params, batch),
+            run_free=lambda: run_free(
+                self.model,
+                params,
+                batch.chunk,
+                batch.carry,
+                batch.rng,
+                n_trials=batch.n_free_trials,
+                has_repeats=self.data.has_repeats,
+            ),
         )
-        total, metrics = weighted_total(self.losses, context)
+        terms, metrics = weighted_terms(self.losses, context)
         trained = [name for name, spec in self.specs.items() if spec.trainable]
-        gradients = torch.autograd.grad(total, [raw[name] for name in trained], allow_unused=True)
+        inputs = [raw[name] for name in trained]
+        if batch.wants_term_norms and len(terms) > 1:
+            metrics |= {f"gradient_norm/{name}": _gradient_norm(term, inputs) for name, term in terms.items()}
+        gradients = torch.autograd.grad(torch.stack(list(terms.values())).sum(), inputs, allow_unused=True)
         if context.new_carry is None:
             # No loss has passed over the recorded spikes; the next chunk still needs their history.
             with torch.no_grad():
@@ -94,11 +107,9 @@ class BoundBPTT:
         return {}
 
 
-def run_free(model: Model, params: Mapping[str, torch.Tensor], batch: Batch) -> Rollout:
-    """Return a free run over the bins of a batch, as many trials as it has, started from the recorded past."""
-    chunk = batch.chunk
-    n_units = chunk.n_neurons + getattr(model, "n_hidden", 0)
-    bins = range(chunk.first_bin, chunk.first_bin + chunk.n_bins)
-    like = next(iter(params.values()))
-    uniforms = torch.as_tensor(batch.rng.child("free").uniforms(chunk.n_trials, bins, n_units), device=like.device)
-    return model.rollout(params, chunk, uniforms=uniforms, carry=batch.carry)
+def _gradient_norm(term: torch.Tensor, inputs: list[torch.Tensor]) -> float:
+    """Return the norm of one term's gradient over all parameters; the graph is kept."""
+    if not term.requires_grad:
+        return 0.0
+    found = torch.autograd.grad(term, inputs, allow_unused=True, retain_graph=True)
+    return math.sqrt(sum(float(g.double().square().sum()) for g in found if g is not None))

@@ -22,8 +22,8 @@ class Training:
     """The changing part of a training run.
 
     step : steps taken. epoch, position : of the last chunk used; position -1 before the first. carry : what that chunk handed on.
-    sums, n_summed : every metric summed since the last log point, and over how many steps. best_raw : parameters of the best validation
-    loss, or None.
+    sums, n_summed : every metric summed since the last log point, and over how many steps each. best_raw : parameters of the best
+    validation loss, or None.
     """
 
     raw: RawParams
@@ -34,7 +34,7 @@ class Training:
     position: int = -1
     carry: Carry = None
     sums: dict[str, float] = field(default_factory=dict)
-    n_summed: int = 0
+    n_summed: dict[str, int] = field(default_factory=dict)
     watch: Watch = field(default_factory=Watch)
     best_raw: RawParams | None = None
 
@@ -42,12 +42,12 @@ class Training:
         """Add a step's metrics to the sums."""
         for name, value in metrics.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
-        self.n_summed += 1
+            self.n_summed[name] = self.n_summed.get(name, 0) + 1
 
     def take_means(self) -> dict[str, float]:
         """Return the mean of every metric since the last log point, and start summing anew."""
-        means = {name: value / self.n_summed for name, value in self.sums.items()}
-        self.sums, self.n_summed = {}, 0
+        means = {name: value / self.n_summed[name] for name, value in self.sums.items()}
+        self.sums, self.n_summed = {}, {}
         return means
 
 
@@ -62,9 +62,8 @@ def to_arrays(training: Training, trained: Sequence[str], bound: BoundRule) -> d
         "counter/step": np.array(training.step),
         "counter/epoch": np.array(training.epoch),
         "counter/position": np.array(training.position),
-        "counter/n_summed": np.array(training.n_summed),
     }
-    arrays |= {f"sum/{name}": np.array(value) for name, value in training.sums.items()}
+    arrays |= {f"sum/{name}": np.array([value, training.n_summed[name]]) for name, value in training.sums.items()}
     arrays |= {f"watch/{name}": value for name, value in training.watch.arrays().items()}
     arrays |= {f"raw/{name}": _array(value) for name, value in training.raw.items()}
     arrays |= {f"best/{name}": _array(value) for name, value in (training.best_raw or {}).items()}
@@ -109,8 +108,9 @@ def _restore(
     carry_template: Callable[[Training], Carry],
 ) -> None:
     training.step, training.epoch = int(arrays["counter/step"]), int(arrays["counter/epoch"])
-    training.position, training.n_summed = int(arrays["counter/position"]), int(arrays["counter/n_summed"])
-    training.sums = {name: float(value) for name, value in _under(arrays, "sum").items()}
+    training.position = int(arrays["counter/position"])
+    training.sums = {name: float(value[0]) for name, value in _under(arrays, "sum").items()}
+    training.n_summed = {name: int(value[1]) for name, value in _under(arrays, "sum").items()}
     training.watch.restore(_under(arrays, "watch"))
     with torch.no_grad():
         for name, tensor in training.raw.items():

@@ -18,7 +18,7 @@ from fitspike.learning.checkpoint import Training, copy_raw, restore
 from fitspike.learning.checkpoint import to_arrays as to_checkpoint
 from fitspike.learning.optimisers import learning_rate_at, make_optimiser
 from fitspike.learning.stopping import LARGEST, StopRule, Watch, diverged, limit_reached
-from fitspike.losses.total import WeightedLosses
+from fitspike.losses.total import WeightedLosses, record_all
 from fitspike.models.base import Model, SolverContext, SolverReport
 from fitspike.params import ParamSpec, constrain, to_arrays, to_raw
 from fitspike.recording.binned import BinnedSpikes, SpikeChunk
@@ -42,6 +42,7 @@ class TrainSettings:
     validation_fraction : part of the training data set aside, in blocks, to watch for the plateau and to choose the parameters kept;
         0 watches the training loss and keeps the last parameters
     log_every : steps per log point
+    n_free_trials : freely simulated trials per step, for losses that need them; None: as many as `n_trials`
     precision : "float32" or "float64", of parameters and states; device : a torch device
     """
 
@@ -58,6 +59,7 @@ class TrainSettings:
     min_improvement: float = 1e-5
     validation_fraction: float = 0.0
     log_every: int = 10
+    n_free_trials: int | None = None
     precision: str = "float32"
     device: str = "cpu"
 
@@ -128,10 +130,13 @@ class _Run:
         self.validation = None
         if settings.validation_fraction > 0:
             binned, self.validation = binned.folds(max(2, round(1.0 / settings.validation_fraction)))[0]
-        self.binned = cut_long_trials(binned, self.n_bins, settings.n_trials)
+        # Trials that repeat each other stay whole: pieces of them would be compared with other parts of the stimulus.
+        has_repeats = binned.info().has_repeats
+        self.binned = binned if has_repeats else cut_long_trials(binned, self.n_bins, settings.n_trials)
         if self.binned.n_scored_bins == 0:
             raise InvalidInputError("there is no bin to train on. Check the selection, the split and the trials' durations.")
-        self.bound = rule.bind(model, specs, losses, binned.info(), context.stream.child("rule"))
+        self.bound = rule.bind(model, specs, losses, self.binned.info(), context.stream.child("rule"))
+        self.recorded = record_all(losses, self.binned)
         self.trained = [name for name, spec in specs.items() if spec.trainable]
         self.is_between_steps = True
         self.started_s = time.monotonic()
@@ -164,7 +169,7 @@ class _Run:
     def _carry_template(self, training: Training) -> Any:
         """Return a carry such as the rule made of the last chunk, found by asking it for directions on that chunk once more."""
         _, _, chunk = next(self._chunks(training.epoch, training.position))
-        probe = Batch(chunk, None, self.context.stream.child("probe"))
+        probe = Batch(chunk, None, self.context.stream.child("probe"), recorded=self.recorded)
         self.bound.directions(training.raw, probe)
         return probe.new_carry
 
@@ -225,7 +230,14 @@ class _Run:
         training, settings = self.training, self.settings
         rng = self.context.stream.child(f"step/{training.step}")
         carry = training.carry if settings.carry and not chunk.is_first else None
-        batch = Batch(chunk, carry, rng)
+        batch = Batch(
+            chunk,
+            carry,
+            rng,
+            recorded=self.recorded,
+            n_free_trials=settings.n_free_trials or settings.n_trials,
+            wants_term_norms=(training.step + 1) % settings.log_every == 0,
+        )
         directions, metrics = self.bound.directions(training.raw, batch)
         norm = math.sqrt(sum(float(direction.double().square().sum()) for direction in directions.values()))
         metrics = {**metrics, "gradient_norm": norm}

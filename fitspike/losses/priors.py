@@ -93,7 +93,9 @@ def _penalty(
     for name in names:
         if name not in specs:
             raise InvalidInputError(f"a prior names {name!r}{did_you_mean(name, specs)} Parameters of this model: {', '.join(specs)}.")
-    n_spike_bins = max(1, int(context.data.bins_per_trial.sum()) * context.data.n_neurons)
+    data = context.data
+    n_bins = int(data.bins_per_trial.sum()) if data.n_scored_bins is None else data.n_scored_bins
+    n_spike_bins = max(1, n_bins * data.n_neurons)
     values = [measure(context.params[name], specs[name].axes) for name in names]
     if not values:
         return next(iter(context.params.values())).new_zeros(())

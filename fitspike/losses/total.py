@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fitspike.errors import InvalidInputError, PluginError
-from fitspike.losses.base import Loss, LossContext
+from fitspike.losses.base import HasRecord, Loss, LossContext
+
+if TYPE_CHECKING:
+    from fitspike.recording.binned import BinnedSpikes
 
 WeightedLosses = Mapping[str, tuple[Loss, float]]
 """Name of each loss -> (loss, weight)."""
@@ -26,19 +30,26 @@ def check_losses(losses: WeightedLosses) -> None:
             raise PluginError(f"loss {name!r} needs {', '.join(sorted(unknown))}; a loss can need {', '.join(sorted(NEEDS))}.")
 
 
-def weighted_total(losses: WeightedLosses, context: LossContext) -> tuple[torch.Tensor, dict[str, float]]:
-    """Return the sum of all terms times their loss's weight, and every unweighted term by name with the total as "loss".
+def record_all(losses: WeightedLosses, binned: BinnedSpikes) -> dict[str, Any]:
+    """Return what each loss takes from the training data once, by the loss's own name."""
+    return {loss.name: loss.record(binned) for loss, _ in losses.values() if isinstance(loss, HasRecord)}
+
+
+def weighted_terms(losses: WeightedLosses, context: LossContext) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Return every term times its loss's weight, and the unweighted terms by name with the weighted sum as "loss".
 
     A loss of several terms lends its weight to each of them.
     """
-    total, metrics = None, {}
+    terms, metrics = {}, {}
     for name, (loss, weight) in losses.items():
         for term, value in loss(context).items():
             if value.ndim:
                 raise PluginError(f"term {term!r} of loss {name!r} has shape {tuple(value.shape)}; expected a scalar.")
-            total = weight * value if total is None else total + weight * value
+            if term in terms:
+                raise PluginError(f"two losses return a term called {term!r}.")
+            terms[term] = weight * value.double()
             metrics[term] = float(value.detach())
-    if total is None:
+    if not terms:
         raise PluginError(f"the losses {', '.join(losses)} returned no term.")
-    metrics["loss"] = float(total.detach())
-    return total, metrics
+    metrics["loss"] = sum(float(term.detach()) for term in terms.values())
+    return terms, metrics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import numpy as np
 from fitspike.errors import InvalidInputError, PluginError, did_you_mean
 from fitspike.models.bases import LagBasis, lag_basis
 from fitspike.models.glm_layout import dale_signs
+from fitspike.models.network_inputs import input_specs
 from fitspike.params import ParamSpec, sign
 from fitspike.rng import Stream
 
@@ -29,47 +29,16 @@ def coupling_basis(model: SpikingNetwork, dt_ms: float) -> LagBasis | None:
     return lag_basis(model.basis, model.n_coupling, model.coupling_ms, dt_ms) if model.coupling_ms > 0 else None
 
 
-def signal_basis(model: SpikingNetwork, dt_ms: float) -> np.ndarray:
-    """Return the signal filters' basis at lags 0, 1, ... bins, (n_signal, n_lags); the bin itself alone without a window."""
-    if model.signal_before_ms == 0:
-        return np.ones((1, 1))
-    return lag_basis("raised-cosine", model.n_signal, model.signal_before_ms + dt_ms, dt_ms).values
-
-
 def delay_bins(model: SpikingNetwork, dt_ms: float) -> int:
     """Return after how many bins a spike reaches its targets, at least 1."""
     return max(1, round((model.delay_ms or 0.0) / dt_ms))
 
 
-def signal_names(model: SpikingNetwork, known: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the names of the signals the network receives, in the order of its parameters."""
-    names = tuple(sorted(known)) if model.signals == "all" else tuple(model.signals)
-    for name in names:
-        if name not in known:
-            raise InvalidInputError(
-                f"signals names {name!r}{did_you_mean(name, known)} The recording has: {', '.join(known) or 'none'}. "
-                "Attach it, or leave it out of `signals`."
-            )
-    return names
-
-
 def network_specs(model: SpikingNetwork, data: DataInfo) -> dict[str, ParamSpec]:
-    """Return the specs of the neurons' parameters, then the network's own: background, signal, coupling and their fixed companions."""
-    n_units = data.n_neurons + model.n_hidden
+    """Return the specs of the neurons' parameters, then the network's own: inputs from outside and coupling."""
     specs = _neuron_specs(model, data)
     unit = getattr(model.neuron, "current_unit", "1")
-    own: dict[str, ParamSpec] = {}
-    if not hasattr(model.neuron, "params_for_count"):
-        own["background"] = ParamSpec((n_units,), unit, axes=("neuron",), symbol="I_0", doc="constant input current")
-    names = signal_names(model, data.signals)
-    n_channels = sum(int(data.signals[name]) for name in names)
-    if n_channels:
-        shape = (n_units, n_channels, len(signal_basis(model, data.dt_ms)))
-        own["signal"] = ParamSpec(
-            shape, unit, axes=("post", "channel", "basis"), symbol="k", doc="weight of a filtered, standardised signal"
-        )
-        for name, value, doc in (("signal_offset", 0.0, "taken off each channel"), ("signal_scale", 1.0, "each channel is divided by it")):
-            own[name] = ParamSpec((n_channels,), "1", init=value, trainable=False, axes=("channel",), doc=doc)
+    own = input_specs(model, data, unit)
     basis = coupling_basis(model, data.dt_ms)
     if basis is not None:
         own |= _coupling_specs(model, data, basis.n_basis, unit)

@@ -13,8 +13,10 @@ from fitspike.citation import Citation
 from fitspike.errors import InvalidInputError, Problems, did_you_mean
 from fitspike.models.base import Rollout
 from fitspike.models.bases import BASES
+from fitspike.models.encoders import StimulusEncoder
 from fitspike.models.network_coupling import NetworkCoupling, make_coupling
-from fitspike.models.network_layout import coupling_basis, delay_bins, network_specs, signal_basis, signal_names
+from fitspike.models.network_inputs import external_current, signal_names, signal_scales
+from fitspike.models.network_layout import coupling_basis, delay_bins, network_specs
 from fitspike.neurons.base import Emission, NeuronModel
 from fitspike.neurons.emissions import get_emission
 from fitspike.neurons.srm import SRM
@@ -41,7 +43,7 @@ class NetworkCarry:
 class SpikingNetwork:
     """Settings of a recurrent spiking network.
 
-    I_j(t) = background_j + sum_c (k_jc * x_c)(t) + sum_i sum_b W[j, i, b] (basis_b * z_i)(t - delay)
+    I_j(t) = background_j + sum_c (k_jc * x_c)(t) + e_j,condition(t) + sum_i sum_b W[j, i, b] (basis_b * z_i)(t - delay)
 
     drives the neurons, whose step gives the drive of each bin and whose emission gives the spikes. Units are the recorded neurons,
     followed by `n_hidden` hidden ones that receive the same inputs but have no data: in a likelihood they are sampled forward given the
@@ -60,6 +62,9 @@ class SpikingNetwork:
     dale : True (signs from population labels), or a sign +1, -1, 0 per recorded neuron; hidden_signs : likewise per hidden unit
     coupling_init : size of the initial random weights, divided by the root of their number per neuron
     signals : "all", or names; () leaves signals out. signal_before_ms, n_signal : how far their filters look back, number of functions
+    encoder : what turns the signals into features in place of filters, see `fitspike.models.encoders`: ConvEncoder for movies, or
+        ModuleEncoder for any torch module
+    time_bumps : number of bumps over trial time whose weights each condition has for itself; for stimuli that no signal describes
     pseudo_derivative, dampening : the surrogate gradient of sampled spikes, see `fitspike.neurons.emissions`
     backend : how the neurons are driven: "auto", "step" (bin by bin, any neuron model), or "numba" or "reference" of the linear kernel
     """
@@ -90,6 +95,8 @@ class SpikingNetwork:
     signals: str | tuple[str, ...] = "all"
     signal_before_ms: float = 0.0
     n_signal: int = 5
+    encoder: StimulusEncoder | None = None
+    time_bumps: int = 0
     pseudo_derivative: str = "expected"
     dampening: float = 1.0
     backend: str = "auto"
@@ -98,6 +105,10 @@ class SpikingNetwork:
         problems = Problems(self.name)
         if isinstance(self.neuron, str) or not hasattr(self.neuron, "step"):
             problems.add(f"neuron={self.neuron!r} is no neuron model. Give an object such as SRM(), or a name to `fit(neuron=...)`.")
+        if self.encoder is not None and not isinstance(self.encoder, StimulusEncoder):
+            problems.add(f"encoder={self.encoder!r} is no encoder. Give a ConvEncoder, a ModuleEncoder or an object with their methods.")
+        if self.time_bumps < 0 or self.time_bumps == 1:
+            problems.add(f"time_bumps={self.time_bumps}; use 0 for none, or at least 2.")
         if self.n_hidden < 0:
             problems.add(f"n_hidden={self.n_hidden} is negative.")
         if self.basis not in BASES:
@@ -127,12 +138,11 @@ class SpikingNetwork:
 
     def params_from_data(self, binned: BinnedSpikes) -> Mapping[str, np.ndarray]:
         """Return mean and standard deviation of each signal channel over the scored bins, to standardise the signals by."""
-        names = signal_names(self, binned.source_signals)
-        if not names:
-            return {}
-        values = np.concatenate([binned.signals[name][binned.scored] for name in names], axis=1).astype(np.float64)
-        scale = values.std(axis=0)
-        return {"signal_offset": values.mean(axis=0), "signal_scale": np.where(scale > 0, scale, 1.0)}
+        return signal_scales(self, binned)
+
+    def inputs(self, data: DataInfo) -> tuple[str, ...]:
+        """Return the names of what tells the network where in a trial it is: signals, and "time" for bumps over trial time."""
+        return signal_names(self, data.signals) + (("time",) if self.time_bumps else ())
 
     def log_likelihood(self, params: Params, chunk: SpikeChunk, carry: Carry, rng: Stream) -> tuple[torch.Tensor, Carry]:
         """Return the log-likelihood of a chunk given its past, (n_trials, n_neurons) nats, float64, and the carry.
@@ -172,7 +182,8 @@ class SpikingNetwork:
         Returns
         -------
         Rollout of the recorded neurons. log_prob (n_trials, n_neurons) is that of the spikes that came out, observed or sampled.
-        latents: "drive" and "expected", (n_trials, n_bins, n_neurons), differentiable, and, with hidden units, "hidden_spikes".
+        latents: "drive" and "expected", (n_trials, n_bins, n_neurons), differentiable, and, with hidden units, "hidden_spikes" and
+        "hidden_expected".
         """
         n_visible, n_units = context.n_neurons, context.n_neurons + self.n_hidden
         if uniforms.shape[-1] != n_units:
@@ -199,6 +210,7 @@ class SpikingNetwork:
         latents = {"drive": drive, "expected": self.emission_object().expected(drive, context.dt_ms)}
         if self.n_hidden:
             latents["hidden_spikes"] = driven.spikes[..., n_visible:]
+            latents["hidden_expected"] = self.emission_object().expected(driven.drive[..., n_visible:], context.dt_ms)
         new_carry = NetworkCarry(driven.carry, past_signals)
         return Rollout(driven.spikes[..., :n_visible], self._log_prob(driven, context), latents, new_carry)
 
@@ -222,23 +234,8 @@ class SpikingNetwork:
         return make_coupling(params["coupling"] * params["coupling_mask"].unsqueeze(-1), basis, delay_bins(self, dt_ms))
 
     def _external(self, params: Params, chunk: SpikeChunk, carry: NetworkCarry | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the current from background and signals, (n_trials, n_bins, n_units), and the signals' last bins."""
-        like = next(iter(params.values()))
-        n_units = chunk.n_neurons + self.n_hidden
-        shape = (chunk.n_trials, chunk.n_bins, n_units)
-        background = params["background"] if "background" in params else like.new_zeros(n_units)
-        if "signal" not in params:
-            return background.expand(shape), None
-        names = signal_names(self, chunk.signal_values)
-        values = torch.cat([chunk.signals[name] for name in names], dim=-1).to(like.dtype).to(like.device)
-        values = (values - params["signal_offset"]) / params["signal_scale"]  # (n_trials, n_bins, n_channels)
-        basis = torch.as_tensor(signal_basis(self, chunk.dt_ms), dtype=like.dtype, device=like.device)  # (n_basis, n_lags)
-        n_past = basis.shape[1] - 1
-        past = carry.signals if carry is not None else values.new_zeros(chunk.n_trials, n_past, values.shape[-1])
-        known = torch.cat([past, values], dim=1)
-        windows = known.unfold(1, basis.shape[1], 1).flip(-1)  # (n_trials, n_bins, n_channels, n_lags), lag 0 first
-        filtered = (windows @ basis.T).flatten(-2)
-        return background + filtered @ params["signal"].flatten(1).T, known[:, known.shape[1] - n_past :]
+        """Return the current from outside, (n_trials, n_bins, n_units), and the signals' last bins."""
+        return external_current(self, params, chunk, carry.signals if carry is not None else None)
 
     def _clamped(self, params: Params, chunk: SpikeChunk, carry: NetworkCarry | None, rng: Stream) -> tuple[Driven, NetworkCarry]:
         """Return the units driven with the recorded neurons clamped and the hidden ones sampled, and the carry."""

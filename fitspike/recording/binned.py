@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BinnedSignals", "BinnedSpikes", "SpikeChunk"]
 
+MIN_UNNAMED_REPEATS = 5
+"""Trials without a condition count as repeats of one another from this many on; a few long files joined together do not."""
+
 _CACHED_SIGNAL_BYTES = 1 << 28
 
 
@@ -117,6 +120,19 @@ class BinnedSpikes:
         total = self.counts(scored_only=True).sum(axis=0)
         return total / self.n_scored_bins if self.n_scored_bins else np.full(self.n_neurons, np.nan)
 
+    @cached_property
+    def repeat_groups(self) -> np.ndarray:
+        """Return for each trial the number of its group of repeats, (n_trials,) int64, or -1 where it has none.
+
+        Trials of one named condition repeat each other if there are at least two and they start at the same bin of their original trials.
+        Trials without a condition do if there are at least five.
+        """
+        kinds = np.stack([np.asarray(self.conditions), np.asarray(self.trial_bin)], axis=1)
+        found, kind, n_members = np.unique(kinds, axis=0, return_inverse=True, return_counts=True)
+        is_group = n_members >= np.where(found[:, 0] >= 0, 2, MIN_UNNAMED_REPEATS)
+        number = np.where(is_group, np.cumsum(is_group) - 1, -1)
+        return number[kind.ravel()].astype(np.int64)
+
     def multi_spike_bins(self) -> int:
         """Return how many (bin, neuron) entries hold more than one spike; above 0 a Bernoulli emission would lose spikes."""
         return 0 if self.event_count is None else int(np.count_nonzero(self.event_count > 1))
@@ -132,6 +148,8 @@ class BinnedSpikes:
             populations=tuple(self.neurons.populations.tolist()),
             n_conditions=len(self.condition_names),
             mean_count=self.mean_count(),
+            has_repeats=bool((self.repeat_groups >= 0).any()),
+            n_scored_bins=self.n_scored_bins,
         )
 
     # -- signals ------------------------------------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -80,6 +80,13 @@ class SpikeChunk:
     def n_trials(self) -> int:
         """Return the number of trials in the chunk."""
         return len(self.trial)
+
+    def rows(self, index: Sequence[int]) -> SpikeChunk:
+        """Return the chunk of some of its trials, in the given order; a trial may come several times."""
+        index = np.asarray(index, dtype=np.int64)
+        names = ("trial", "row_pointer", "mask_numpy", "condition", "start_s", "trial_bin")
+        signals = {name: values[index] for name, values in self.signal_values.items()}
+        return replace(self, **{name: getattr(self, name)[index] for name in names}, signal_values=signals)
 
     @cached_property
     def mask(self) -> torch.Tensor:

@@ -14,6 +14,8 @@ class DataInfo:
 
     n_conditions counts the distinct trial conditions (0: none). `signals` maps each signal's name to its number of channels.
     `populations` gives each neuron's population label. `mean_count` (n_neurons,) is the mean spike count per bin of the training data.
+    `n_scored_bins` counts the bins of all trials outside warm-ups, where it is known. `has_repeats` says whether
+    trials repeat one stimulus (`BinnedSpikes.repeat_groups`).
     """
 
     n_neurons: int
@@ -24,3 +26,5 @@ class DataInfo:
     populations: tuple[str, ...] = ()
     n_conditions: int = 0
     mean_count: np.ndarray | None = None
+    has_repeats: bool = False
+    n_scored_bins: int | None = None

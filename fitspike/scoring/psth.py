@@ -9,7 +9,6 @@ import numpy as np
 
 from fitspike.scoring.bootstrap import Uncertain
 from fitspike.statistics import over_time
-from fitspike.statistics.from_events import repeat_groups
 
 if TYPE_CHECKING:
     from fitspike.recording.binned import BinnedSpikes, SpikeChunk
@@ -33,13 +32,13 @@ class PsthScore:
 class PsthSums:
     """Adds up recorded counts and expected counts per condition, window and neuron, chunk by chunk, in parts of the repeats.
 
-    Only conditions that repeat count (`statistics.from_events.repeat_groups`). `make` returns None where nothing repeats.
+    Only conditions that repeat count (`BinnedSpikes.repeat_groups`). `make` returns None where nothing repeats.
     """
 
     def __init__(self, binned: BinnedSpikes, recorded: over_time.PSTH, width: int) -> None:
         self.recorded, self.width = recorded, width
         self.first_bin = round(recorded.time_ms[0] / binned.dt_ms - width / 2)
-        self.group = repeat_groups(binned)
+        self.group = binned.repeat_groups
         n_groups, self.n_windows, n_neurons = recorded.rate_hz.shape
         rank = np.zeros(binned.n_trials, np.int64)
         for g in range(n_groups):

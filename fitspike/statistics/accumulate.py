@@ -107,7 +107,7 @@ class Groups:
 
     @classmethod
     def of(cls, data: DataInfo, centre: str, n_bins: int, n_values_per_group: int) -> Groups:
-        """Return the grouping for "condition", "trial" or "auto" (by condition from two trials a condition, or five unnamed ones, on).
+        """Return the grouping for "condition", "trial" or "auto" (by condition where trials repeat one stimulus).
 
         Raises
         ------
@@ -116,8 +116,7 @@ class Groups:
         """
         if centre not in ("auto", "condition", "trial"):
             raise InvalidInputError(f"centre={centre!r} is unknown. Use 'auto', 'condition' or 'trial'.")
-        repeats = data.n_trials >= (2 * data.n_conditions if data.n_conditions else 5)
-        by_condition = centre == "condition" or (centre == "auto" and repeats)
+        by_condition = centre == "condition" or (centre == "auto" and data.has_repeats)
         n_windows = int(np.max(data.bins_per_trial, initial=0)) // n_bins
         n_groups = max(1, data.n_conditions) * n_windows if by_condition else data.n_trials
         if n_groups * n_values_per_group > MAX_GROUP_VALUES:
@@ -143,6 +142,8 @@ class Groups:
 
 def add_rows(total: torch.Tensor, index: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """Return total (n_groups, ...) with rows (n_trials, n_windows, ...) added at index (n_trials, n_windows); differentiable in rows."""
+    if len(index) > 1 and bool((index == index[:1]).all()):  # all trials of one condition: sum them first
+        index, rows = index[:1], rows.sum(0, keepdim=True)
     return total.index_add(0, index.reshape(-1), rows.reshape(-1, *total.shape[1:]).to(total.dtype))
 
 

@@ -16,9 +16,13 @@ Acc: TypeAlias = Any
 
 @runtime_checkable
 class Statistic(Protocol):
-    """A frozen settings object. `default_distance` is "mse", "poisson" or "cross_entropy".
+    """A frozen settings object. `default_distance` names the distance a loss takes unless told otherwise (`fitspike.losses.distances`).
 
     Optional: `is_differentiable` (default True); False says that the value carries no gradient, so that a loss can refuse it.
+    `takes_expected` (default False); True says that `update` takes a keyword `expected`, the expected counts of sampled spikes given their
+    sampled past, and puts them in the place of the latest spikes of each product: the same mean with less variance, and an exact gradient
+    of that factor; "binary" says so for bins of at most one spike. `needs_repeats` (default False); True says that trials are compared
+    which must be repeats of one stimulus.
     """
 
     name: str

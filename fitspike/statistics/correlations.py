@@ -24,6 +24,8 @@ class LagSums:
     """Sums over pairs of windows d steps apart, for d = 0 .. n_lags - 1, all float64.
 
     product (n_lags, n_neurons, n_neurons): later i times earlier j. later, earlier (n_lags, n_groups, n_neurons); n (n_lags, n_groups).
+    square (n_neurons,) and own (n_groups, n_neurons), sums of squared counts and of counts, stand for the diagonal of lag 0 where products
+    are of expected counts, whose variance is not that of the spikes.
     """
 
     n_bins: int
@@ -34,6 +36,8 @@ class LagSums:
     n: torch.Tensor
     bins_left: Past | None = None
     past: Past | None = None
+    square: torch.Tensor | None = None
+    own: torch.Tensor | None = None
 
 
 def _empty(data: DataInfo, centre: str, n_bins: int, n_lags: int) -> LagSums:
@@ -50,23 +54,35 @@ def _empty(data: DataInfo, centre: str, n_bins: int, n_lags: int) -> LagSums:
     )
 
 
-def _added(acc: LagSums, spikes: torch.Tensor, chunk: SpikeChunk) -> LagSums:
-    """Return the sums with all pairs added whose later window this chunk completes."""
+def _added(acc: LagSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None) -> LagSums:
+    """Return the sums with all pairs added whose later window this chunk completes.
+
+    Given the expected counts of spikes sampled bin by bin, products are of expected i and expected j at lag 0, where spikes are independent
+    given their past, and of expected i and spikes of j at later lags. Windows of several bins take the spikes: within a window the later
+    bins depend on the earlier ones.
+    """
     found, bins_left = count_in_windows(acc.bins_left, spikes, chunk, acc.n_bins)
     n_lags, n_steps = len(acc.product), found.counts.shape[1]
     index, known = acc.groups.index(chunk, found.first, n_steps, spikes.device)
     values, valid, past = with_past(acc.past, found.counts, found.valid & known, chunk.trial, found.first, n_lags - 1)
     product, later, earlier, n = [], [], [], []
     now, now_valid = values[:, n_lags - 1 :], valid[:, n_lags - 1 :]
+    square, own = acc.square, acc.own
+    is_expected = expected is not None and acc.n_bins == 1
+    if is_expected:
+        square = now.square().sum((0, 1)).to(torch.float64) + (0.0 if square is None else square)
+        own = add_rows(torch.zeros_like(acc.later[0]) if own is None else own, index, now)
+        now = expected * now_valid[..., None]
     for lag in range(n_lags):
-        then = values[:, n_lags - 1 - lag : n_lags - 1 - lag + n_steps]
+        then = now if is_expected and lag == 0 else values[:, n_lags - 1 - lag : n_lags - 1 - lag + n_steps]
         both = now_valid & valid[:, n_lags - 1 - lag : n_lags - 1 - lag + n_steps]
         now_here, then_here = now * both[..., None], then * both[..., None]
         product.append(acc.product[lag] + torch.einsum("kti,ktj->ij", now_here, then_here).to(torch.float64))
         later.append(add_rows(acc.later[lag], index, now_here))
         earlier.append(add_rows(acc.earlier[lag], index, then_here))
         n.append(add_rows(acc.n[lag], index, both))
-    return LagSums(acc.n_bins, acc.groups, torch.stack(product), torch.stack(later), torch.stack(earlier), torch.stack(n), bins_left, past)
+    sums = (torch.stack(parts) for parts in (product, later, earlier, n))
+    return LagSums(acc.n_bins, acc.groups, *sums, bins_left, past, square, own)
 
 
 def _noise_covariance(acc: LagSums) -> torch.Tensor:
@@ -76,6 +92,9 @@ def _noise_covariance(acc: LagSums) -> torch.Tensor:
     """
     n = acc.n[..., None].clamp_min(1)
     centred = acc.product - torch.einsum("dgi,dgj->dij", acc.later / n, acc.earlier)
+    if acc.own is not None:
+        own = acc.square - (acc.own.square() / n[0]).sum(0)
+        centred = torch.cat([centred[:1].clone().diagonal_scatter(own[None], dim1=1, dim2=2), centred[1:]])
     return ratio_or_nan(centred, (acc.n - 1).clamp_min(0).sum(1)[:, None, None])
 
 
@@ -108,8 +127,9 @@ class NoiseCorrelation:
 
     name: ClassVar[str] = "noise_correlation"
     unit: ClassVar[str] = "1"
-    default_distance: ClassVar[str] = "mse"
+    default_distance: ClassVar[str] = "unexplained"
     is_differentiable: ClassVar[bool] = True
+    takes_expected: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.n_lags < 1:
@@ -119,9 +139,9 @@ class NoiseCorrelation:
         """Return an empty accumulator."""
         return _empty(data, self.centre, window_length(self.window_ms, data.dt_ms), self.n_lags)
 
-    def update(self, acc: LagSums, spikes: torch.Tensor, chunk: SpikeChunk) -> LagSums:
+    def update(self, acc: LagSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None) -> LagSums:
         """Return the accumulator with spikes (n_trials, n_bins, n_neurons) of one chunk added; chunks of a trial in order."""
-        return _added(acc, spikes, chunk)
+        return _added(acc, spikes, chunk, expected)
 
     def finalise(self, acc: LagSums) -> torch.Tensor:
         """Return the correlations; the diagonal at lag 0 is 1."""
@@ -144,16 +164,18 @@ class SignalCorrelation:
 
     name: ClassVar[str] = "signal_correlation"
     unit: ClassVar[str] = "1"
-    default_distance: ClassVar[str] = "mse"
+    default_distance: ClassVar[str] = "unexplained"
     is_differentiable: ClassVar[bool] = True
+    takes_expected: ClassVar[bool] = True
+    needs_repeats: ClassVar[bool] = True
 
     def init(self, data: DataInfo) -> LagSums:
         """Return an empty accumulator."""
         return _empty(data, "condition", window_length(self.window_ms, data.dt_ms), 1)
 
-    def update(self, acc: LagSums, spikes: torch.Tensor, chunk: SpikeChunk) -> LagSums:
+    def update(self, acc: LagSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None) -> LagSums:
         """Return the accumulator with spikes (n_trials, n_bins, n_neurons) of one chunk added; chunks of a trial in order."""
-        return _added(acc, spikes, chunk)
+        return _added(acc, spikes, chunk, expected)
 
     def finalise(self, acc: LagSums) -> torch.Tensor:
         """Return the correlations."""
@@ -186,14 +208,18 @@ def _empty_correlogram(data: DataInfo, max_lag_ms: float, all_pairs: bool) -> Co
     return CorrelogramSums(data.dt_ms, *zeros)
 
 
-def _added_correlogram(acc: CorrelogramSums, spikes: torch.Tensor, chunk: SpikeChunk, equation: str) -> CorrelogramSums:
+def _added_correlogram(
+    acc: CorrelogramSums, spikes: torch.Tensor, chunk: SpikeChunk, equation: str, expected: torch.Tensor | None
+) -> CorrelogramSums:
+    """Return the sums with a chunk's pairs of bins added; lags of a bin or more take the expected counts of the later bin if given."""
     n_lags, n_steps = len(acc.product) - 1, spikes.shape[1]
     values, valid, past = with_past(acc.past, spikes, chunk.mask.to(spikes.device), chunk.trial, chunk.first_bin, n_lags)
     now, now_valid = values[:, n_lags:], valid[:, n_lags:]
     product, n_pairs = [], []
     for lag in range(n_lags + 1):
         earlier = slice(n_lags - lag, n_lags - lag + n_steps)
-        product.append(torch.einsum(equation, now, values[:, earlier]))  # invalid values are zero
+        last = now if expected is None or lag == 0 else expected * now_valid[..., None]
+        product.append(torch.einsum(equation, last, values[:, earlier]))  # invalid values are zero
         n_pairs.append((now_valid & valid[:, earlier]).sum())
     return CorrelogramSums(
         acc.dt_ms,
@@ -223,16 +249,19 @@ class Autocorrelogram:
 
     name: ClassVar[str] = "autocorrelogram"
     unit: ClassVar[str] = "Hz"
-    default_distance: ClassVar[str] = "mse"
+    default_distance: ClassVar[str] = "unexplained"
     is_differentiable: ClassVar[bool] = True
+    takes_expected: ClassVar[bool] = True
 
     def init(self, data: DataInfo) -> CorrelogramSums:
         """Return an empty accumulator."""
         return _empty_correlogram(data, self.max_lag_ms, all_pairs=False)
 
-    def update(self, acc: CorrelogramSums, spikes: torch.Tensor, chunk: SpikeChunk) -> CorrelogramSums:
+    def update(
+        self, acc: CorrelogramSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None
+    ) -> CorrelogramSums:
         """Return the accumulator with spikes (n_trials, n_bins, n_neurons) of one chunk added; chunks of a trial in order."""
-        return _added_correlogram(acc, spikes, chunk, "kti,kti->i")
+        return _added_correlogram(acc, spikes, chunk, "kti,kti->i", expected)
 
     def finalise(self, acc: CorrelogramSums) -> torch.Tensor:
         """Return the autocorrelograms."""
@@ -251,16 +280,19 @@ class CrossCorrelogram:
 
     name: ClassVar[str] = "cross_correlogram"
     unit: ClassVar[str] = "Hz"
-    default_distance: ClassVar[str] = "mse"
+    default_distance: ClassVar[str] = "unexplained"
     is_differentiable: ClassVar[bool] = True
+    takes_expected: ClassVar[bool] = True
 
     def init(self, data: DataInfo) -> CorrelogramSums:
         """Return an empty accumulator."""
         return _empty_correlogram(data, self.max_lag_ms, all_pairs=True)
 
-    def update(self, acc: CorrelogramSums, spikes: torch.Tensor, chunk: SpikeChunk) -> CorrelogramSums:
+    def update(
+        self, acc: CorrelogramSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None
+    ) -> CorrelogramSums:
         """Return the accumulator with spikes (n_trials, n_bins, n_neurons) of one chunk added; chunks of a trial in order."""
-        return _added_correlogram(acc, spikes, chunk, "kti,ktj->ij")
+        return _added_correlogram(acc, spikes, chunk, "kti,ktj->ij", expected)
 
     def finalise(self, acc: CorrelogramSums) -> torch.Tensor:
         """Return the cross-correlograms."""

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 BLOCK_EVENTS = 1 << 20
 """Events handled at once: a few tens of megabytes of temporary arrays."""
 
-MIN_UNNAMED_REPEATS = 5
-"""Trials without a condition count as repeats of one condition from this number on; a few long files joined together do not."""
-
 
 @dataclass(frozen=True)
 class EventBlock:
@@ -278,23 +275,6 @@ def window_count_blocks(
         yield WindowCounts(counts, trial[a : a + step], position[a : a + step])
 
 
-def repeat_groups(binned: BinnedSpikes) -> np.ndarray:
-    """Return for each trial the number of its group of repeats, (n_trials,), or -1 where it has none.
-
-    Trials of one named condition repeat each other if there are at least two and they start at the same bin of their original trials.
-    Trials without a condition do if there are at least five.
-    """
-    kinds = np.stack([np.asarray(binned.conditions), np.asarray(binned.trial_bin)], axis=1)
-    group = np.full(binned.n_trials, -1, np.int64)
-    n_groups = 0
-    for kind in np.unique(kinds, axis=0):
-        members = np.flatnonzero((kinds == kind).all(1))
-        if len(members) >= (2 if kind[0] >= 0 else MIN_UNNAMED_REPEATS):
-            group[members] = n_groups
-            n_groups += 1
-    return group
-
-
 @dataclass(frozen=True)
 class CountStatistics:
     """Second-order statistics of counts in windows.
@@ -325,7 +305,7 @@ def count_statistics(
 
     centre="condition" removes the mean over the repeats of each (condition, window in trial), so that what the stimulus explains does not
     count as noise; the Pearson correlation pools what is left of all windows. centre="mean" removes each trial's own mean over its windows
-    (one long recording: then slow drift counts as correlation). "auto" takes "condition" where trials repeat (`repeat_groups`).
+    (one long recording: then slow drift counts as correlation). "auto" takes "condition" where trials repeat.
     The Fano factor is Var / mean within each group that is centred together, averaged over groups with a spike.
 
     Parameters
@@ -338,7 +318,7 @@ def count_statistics(
     if centre not in ("auto", "condition", "mean"):
         raise InvalidInputError(f"centre={centre!r} is unknown. Use 'auto', 'condition' or 'mean'.")
     neurons = np.arange(binned.n_neurons) if neurons is None else np.asarray(neurons)
-    repeats = repeat_groups(binned)
+    repeats = binned.repeat_groups
     on_repeats = centre == "condition" or (centre == "auto" and bool((repeats >= 0).any()))
     if centre == "condition" and (repeats < 0).all():
         raise InvalidInputError("centre='condition' needs trials that repeat a condition, and none does. Use centre='mean'.")

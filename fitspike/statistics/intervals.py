@@ -43,20 +43,26 @@ class ISIDistribution:
 
     name: ClassVar[str] = "isi_distribution"
     unit: ClassVar[str] = "1"
-    default_distance: ClassVar[str] = "cross_entropy"
+    default_distance: ClassVar[str] = "cumulative"
     is_differentiable: ClassVar[bool] = True
+    takes_expected: ClassVar[str] = "binary"
 
     def init(self, data: DataInfo) -> DensitySums:
         """Return an empty accumulator."""
         return DensitySums(torch.zeros(data.n_neurons, window_length(self.max_interval_ms, data.dt_ms), dtype=torch.float64))
 
-    def update(self, acc: DensitySums, spikes: torch.Tensor, chunk: SpikeChunk) -> DensitySums:
-        """Return the accumulator with spikes (n_trials, n_bins, n_neurons) of one chunk added; chunks of a trial in order."""
+    def update(self, acc: DensitySums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None) -> DensitySums:
+        """Return the accumulator with spikes (n_trials, n_bins, n_neurons) of one chunk added; chunks of a trial in order.
+
+        `expected` counts, if given, stand for the spike that ends an interval; they must be at most 1.
+        """
         n_lags, n_steps = acc.hits.shape[1], spikes.shape[1]
         present, _, past = with_past(
             acc.past, spikes.clamp(max=1), chunk.mask.to(spikes.device), chunk.trial, chunk.first_bin, n_lags
         )  # bins that are not scored count as empty: no interval starts or ends there
         now = present[:, n_lags:]
+        if expected is not None:
+            now = expected * chunk.mask.to(spikes.device)[..., None]
         nothing_since = torch.ones_like(now)
         hits = []
         for lag in range(1, n_lags + 1):
@@ -174,7 +180,7 @@ class FanoFactor:
 
     name: ClassVar[str] = "fano_factor"
     unit: ClassVar[str] = "1"
-    default_distance: ClassVar[str] = "mse"
+    default_distance: ClassVar[str] = "unexplained"
     is_differentiable: ClassVar[bool] = True
 
     def init(self, data: DataInfo) -> CountMoments:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fitspike.errors import InvalidInputError
-from fitspike.statistics.from_events import event_blocks, repeat_groups, scored_duration_s, window_bins
+from fitspike.statistics.from_events import event_blocks, scored_duration_s, window_bins
 from fitspike.units import NS_PER_S
 
 if TYPE_CHECKING:
@@ -90,11 +90,11 @@ class PSTH:
 
 
 def psth(binned: BinnedSpikes, window_ms: float) -> PSTH | None:
-    """Return the PSTH of the conditions that repeat (`repeat_groups`), over the length their trials share; None where nothing repeats.
+    """Return the PSTH of the conditions that repeat (`BinnedSpikes.repeat_groups`), over the length their trials share, or None.
 
     Time runs from the trial's start; windows that lie in a warm-up of any of the trials are left out.
     """
-    group = repeat_groups(binned)
+    group = binned.repeat_groups
     n_groups = int(group.max(initial=-1)) + 1
     if n_groups == 0:
         return None

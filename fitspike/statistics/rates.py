@@ -54,13 +54,15 @@ class FiringRate:
     unit: ClassVar[str] = "Hz"
     default_distance: ClassVar[str] = "poisson"
     is_differentiable: ClassVar[bool] = True
+    takes_expected: ClassVar[bool] = True
 
     def init(self, data: DataInfo) -> RateSums:
         """Return an empty accumulator."""
         return _empty(data, Groups(by_condition=False, n_groups=1, n_windows=0, n_conditions=0), n_bins=1)
 
-    def update(self, acc: RateSums, spikes: torch.Tensor, chunk: SpikeChunk) -> RateSums:
-        """Return the accumulator with spikes (n_trials, n_bins, n_neurons) of one chunk added."""
+    def update(self, acc: RateSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None) -> RateSums:
+        """Return the accumulator with spikes, or their expected counts, (n_trials, n_bins, n_neurons) of one chunk added."""
+        spikes = spikes if expected is None else expected
         valid = chunk.mask.to(spikes.device)
         total = (spikes * valid[..., None]).sum((0, 1)).to(torch.float64)
         return RateSums(acc.dt_ms, 1, acc.groups, acc.spikes + total, acc.n_windows + valid.sum())
@@ -85,15 +87,17 @@ class PSTH:
     unit: ClassVar[str] = "Hz"
     default_distance: ClassVar[str] = "poisson"
     is_differentiable: ClassVar[bool] = True
+    takes_expected: ClassVar[bool] = True
+    needs_repeats: ClassVar[bool] = True
 
     def init(self, data: DataInfo) -> RateSums:
         """Return an empty accumulator."""
         n_bins = window_length(self.window_ms, data.dt_ms)
         return _empty(data, Groups.of(data, "condition", n_bins, data.n_neurons), n_bins)
 
-    def update(self, acc: RateSums, spikes: torch.Tensor, chunk: SpikeChunk) -> RateSums:
-        """Return the accumulator with spikes (n_trials, n_bins, n_neurons) of one chunk added; chunks of a trial in order."""
-        return _added(acc, spikes, chunk)
+    def update(self, acc: RateSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None) -> RateSums:
+        """Return the accumulator with spikes, or their expected counts, (n_trials, n_bins, n_neurons) added; chunks of a trial in order."""
+        return _added(acc, spikes if expected is None else expected, chunk)
 
     def finalise(self, acc: RateSums) -> torch.Tensor:
         """Return the PSTH."""
@@ -112,6 +116,8 @@ class PopulationRate:
     unit: ClassVar[str] = "Hz"
     default_distance: ClassVar[str] = "poisson"
     is_differentiable: ClassVar[bool] = True
+    takes_expected: ClassVar[bool] = True
+    needs_repeats: ClassVar[bool] = True
 
     def init(self, data: DataInfo) -> RateSums:
         """Return an empty accumulator."""
@@ -119,9 +125,9 @@ class PopulationRate:
         acc = _empty(data, Groups.of(data, "condition", n_bins, 1), n_bins)
         return RateSums(acc.dt_ms, n_bins, acc.groups, acc.spikes[:, :1], acc.n_windows)
 
-    def update(self, acc: RateSums, spikes: torch.Tensor, chunk: SpikeChunk) -> RateSums:
-        """Return the accumulator with spikes (n_trials, n_bins, n_neurons) of one chunk added; chunks of a trial in order."""
-        return _added(acc, spikes.mean(-1, keepdim=True), chunk)
+    def update(self, acc: RateSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None) -> RateSums:
+        """Return the accumulator with spikes, or their expected counts, (n_trials, n_bins, n_neurons) added; chunks of a trial in order."""
+        return _added(acc, (spikes if expected is None else expected).mean(-1, keepdim=True), chunk)
 
     def finalise(self, acc: RateSums) -> torch.Tensor:
         """Return the population rate."""

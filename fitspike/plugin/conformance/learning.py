@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import torch
 
 from fitspike.citation import Citation
-from fitspike.errors import FitspikeError
+from fitspike.errors import FitspikeError, InvalidInputError
 from fitspike.learning.base import Batch
-from fitspike.learning.bptt import run_free
+from fitspike.learning.free_runs import run_free
 from fitspike.learning.nest import leaves, map_tensors
-from fitspike.losses.base import LossContext, LossTerms
+from fitspike.losses.base import HasCheck, LossContext, LossTerms
 from fitspike.losses.likelihood import NegativeLogLikelihood
+from fitspike.losses.total import record_all
 from fitspike.models.base import DataInfo, Rollout
 from fitspike.models.spiking_network import SpikingNetwork
 from fitspike.params import ParamSpec, constrain, initial_params, to_raw
@@ -65,16 +66,30 @@ def check_loss(loss: Any) -> Outcome:
     return report.outcome()
 
 
-def _network() -> tuple[SpikingNetwork, Mapping[str, ParamSpec], dict[str, torch.Tensor]]:
+def _network(loss: Any = None) -> tuple[SpikingNetwork, Mapping[str, ParamSpec], dict[str, torch.Tensor]]:
+    """Return a small network, with hidden neurons if the loss asks for them; its gradient is then no exact one."""
     model = SpikingNetwork()
+    if isinstance(loss, HasCheck):
+        try:
+            loss.check(toy_binned(_N), model)
+        except InvalidInputError:
+            model = SpikingNetwork(n_hidden=2)
     specs = model.param_specs(_data())
     return model, specs, perturbed(to_raw(specs, initial_params(specs, _stream()), dtype=torch.float64))
 
 
 def _loss_terms(loss: Any, raw: Mapping[str, torch.Tensor]) -> LossTerms:
-    model, specs, _ = _network()
-    params, batch = constrain(specs, raw), Batch(_chunk(), None, _stream())
-    context = LossContext(model, params, batch.chunk, _data(), batch.rng, run_free=lambda: run_free(model, params, batch))
+    model, specs, _ = _network(loss)
+    params, data = constrain(specs, raw), toy_binned(_N)
+    context = LossContext(
+        model,
+        params,
+        _chunk(),
+        data.info(),
+        _stream(),
+        recorded=record_all({"checked": (loss, 1.0)}, data),
+        run_free=lambda: run_free(model, params, _chunk(), None, _stream(), has_repeats=data.info().has_repeats),
+    )
     return loss(context)
 
 
@@ -86,7 +101,7 @@ def _check_needs(loss: Any) -> None:
 
 
 def _check_terms(loss: Any) -> None:
-    terms = _loss_terms(loss, _network()[2])
+    terms = _loss_terms(loss, _network(loss)[2])
     expect(isinstance(terms, Mapping) and bool(terms), "the loss returns no terms; expected a mapping of scalar tensors by name.")
     for name, value in terms.items():
         expect(isinstance(name, str) and isinstance(value, torch.Tensor), f"term {name!r} is {type(value).__name__}; expected a tensor.")
@@ -95,14 +110,14 @@ def _check_terms(loss: Any) -> None:
 
 
 def _check_repeat(loss: Any) -> None:
-    raw = _network()[2]
+    raw = _network(loss)[2]
     first, second = (_loss_terms(loss, raw) for _ in range(2))
     for name in first:
         expect(bool(first[name] == second[name]), f"term {name!r} differs between two equal calls. Draw numbers from context.rng only.")
 
 
 def _check_loss_gradient(loss: Any) -> None:
-    _, specs, raw = _network()
+    _, specs, raw = _network(loss)
     trained = [name for name, spec in specs.items() if spec.trainable]
 
     def total(*values: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fitspike.losses.distances import DISTANCES
 from fitspike.plugin.conformance.report import Mismatch, NotChecked, Outcome, Report, expect, instance_of
 from fitspike.plugin.conformance.toys import toy_binned
 from fitspike.plugin.kinds import KINDS
@@ -17,7 +18,6 @@ from fitspike.statistics.base import Statistic
 from fitspike.units import check_parameter_unit
 
 _N = 3
-_DISTANCES = ("mse", "poisson", "cross_entropy")
 
 
 def check_statistic(statistic: Any) -> Outcome:
@@ -65,8 +65,8 @@ def _expect_equal(found: torch.Tensor, expected: torch.Tensor, text: str) -> Non
 def _check_unit(statistic: Statistic) -> None:
     check_parameter_unit(statistic.unit)
     expect(
-        statistic.default_distance in _DISTANCES,
-        f"default_distance is {statistic.default_distance!r}; expected one of {', '.join(_DISTANCES)}.",
+        statistic.default_distance in DISTANCES,
+        f"default_distance is {statistic.default_distance!r}; expected one of {', '.join(sorted(DISTANCES))}.",
     )
 
 

@@ -9,7 +9,7 @@ from fitspike.errors import InvalidInputError, PluginError
 from fitspike.losses.base import LossContext
 from fitspike.losses.likelihood import NegativeLogLikelihood
 from fitspike.losses.priors import L1, L2, Group, Smoothness
-from fitspike.losses.total import check_losses, weighted_total
+from fitspike.losses.total import check_losses, weighted_terms
 from fitspike.models.spiking_network import SpikingNetwork
 from fitspike.neurons.srm import SRM
 from fitspike.params import initial_params, to_tensors
@@ -81,7 +81,8 @@ def test_priors_act_on_named_parameters(context):
 
 def test_total_is_the_weighted_sum_of_unweighted_terms(context):
     losses = {"nll": (NegativeLogLikelihood(), 1.0), "l2": (L2(scale=3.0), 0.25)}
-    total, metrics = weighted_total(losses, context)
+    terms, metrics = weighted_terms(losses, context)
+    total = sum(terms.values())
     separate = NegativeLogLikelihood()(context)["nll"] + 0.25 * L2(scale=3.0)(context)["l2"]
     torch.testing.assert_close(total, separate)
     assert metrics["loss"] == total.item() and metrics["l2"] == L2(scale=3.0)(context)["l2"].item()
@@ -104,4 +105,4 @@ def test_wrong_losses_are_refused(context):
     with pytest.raises(PluginError, match="needs future"):
         check_losses({"greedy": (Greedy(), 1.0)})
     with pytest.raises(PluginError, match=r"shape \(3,\)"):
-        weighted_total({"vector": (Vector(), 1.0)}, context)
+        weighted_terms({"vector": (Vector(), 1.0)}, context)

@@ -1,0 +1,133 @@
+"""Distance between a statistic of the recording and the same statistic of freely simulated trials: sample-and-measure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from fitspike.errors import InvalidInputError, Problems, did_you_mean
+from fitspike.losses.base import FreeRun, LossContext, LossTerms
+from fitspike.losses.distances import DISTANCES, distance
+from fitspike.losses.repeats import check_can_follow, check_repeats
+from fitspike.statistics.base import Statistic
+
+if TYPE_CHECKING:
+    from fitspike.recording.binned import BinnedSpikes
+
+_RECORD_VALUES = 20_000_000
+"""Most values (trials x bins x neurons) of the recording made dense at once."""
+
+
+@dataclass(frozen=True)
+class StatisticLoss:
+    """Distance between a statistic of the training data and of the free run (Bellec et al. 2021, NeurIPS 34).
+
+    The recorded value comes from all training trials, once. The simulated one is differentiable: sampled spikes carry their
+    pseudo-derivative, and where the statistic takes expected counts those stand in for the latest spikes of each product.
+
+    distance : see `fitspike.losses.distances.DISTANCES`; "auto": the statistic's default, with "poisson" becoming "cross_entropy" where
+        the model's emission knows at most one spike per bin
+    two_half : for distances made of squares: multiply the errors of two halves of the trials, which removes the estimate's own variance;
+        False squares the error of all trials
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"rollout"})
+    statistic: Statistic
+    distance: str = "auto"
+    two_half: bool = True
+
+    def __post_init__(self) -> None:
+        problems = Problems(f"loss {self.name!r}")
+        if self.distance != "auto" and self.distance not in DISTANCES:
+            problems.add(
+                f"unknown distance {self.distance!r}{did_you_mean(self.distance, DISTANCES)} Known: auto, {', '.join(sorted(DISTANCES))}."
+            )
+        elif self.distance != "auto" and DISTANCES[self.distance].of_counts and self.statistic.unit != "Hz":
+            problems.add(f"distance {self.distance!r} compares rates, and this statistic has the unit {self.statistic.unit!r}. Use 'auto'.")
+        if not getattr(self.statistic, "is_differentiable", True):
+            problems.add(
+                "this statistic carries no gradient of the spikes, so that no fit can lower it. For intervals use 'isi_distribution'."
+            )
+        problems.raise_if_any()
+
+    @property
+    def name(self) -> str:
+        """Return the statistic's name."""
+        return self.statistic.name
+
+    def check(self, binned: BinnedSpikes, model: Any) -> None:
+        """Raise if the statistic is not defined for these data, or the model cannot follow it."""
+        self.statistic.init(binned.info())
+        if getattr(self.statistic, "needs_repeats", False):
+            check_repeats(binned, self.name)
+            check_can_follow(model, binned, self.name)
+
+    def record(self, binned: BinnedSpikes) -> torch.Tensor:
+        """Return the statistic of the training data."""
+        return recorded_value(self.statistic, binned)
+
+    def __call__(self, context: LossContext) -> LossTerms:
+        """Return {name: distance}; the docstring of `DISTANCES` says in which unit."""
+        free, recorded = context.free, context.recorded[self.name]
+        kind = self._distance(context.model)
+        scale = context.data.dt_ms / 1000 if DISTANCES[kind].of_counts else 1.0
+        if self.two_half and DISTANCES[kind].splits and free.chunk.n_trials > 1:
+            a, b = (simulated_value(self.statistic, free, context, rows) for rows in halves(free))
+        else:
+            a = b = simulated_value(self.statistic, free, context)
+        return {self.name: distance(kind, a * scale, b * scale, recorded.to(a.device) * scale)}
+
+    def _distance(self, model: Any) -> str:
+        name = self.statistic.default_distance if self.distance == "auto" else self.distance
+        return "cross_entropy" if self.distance == "auto" and name == "poisson" and is_binary(model) else name
+
+
+def is_binary(model: Any) -> bool:
+    """Return whether the model's emission knows at most one spike per bin."""
+    make = getattr(model, "emission_object", None)
+    return bool(getattr(make(), "is_binary", False)) if make is not None else False
+
+
+def recorded_value(statistic: Statistic, binned: BinnedSpikes) -> torch.Tensor:
+    """Return a statistic of recorded data, chunk by chunk."""
+    acc = statistic.init(binned.info())
+    longest = max(1, int(binned.bins_per_trial.max(initial=1)))
+    n_bins = min(longest, max(1, _RECORD_VALUES // max(1, binned.n_neurons)))
+    n_trials = max(1, _RECORD_VALUES // (n_bins * max(1, binned.n_neurons)))
+    for chunk in binned.chunks(n_bins, batch_trials=n_trials, carry=True):
+        acc = statistic.update(acc, chunk.dense("float32"), chunk)
+    return statistic.finalise(acc)
+
+
+def simulated_value(statistic: Statistic, free: FreeRun, context: LossContext, rows: Sequence[int] | None = None) -> torch.Tensor:
+    """Return a statistic of the free run, or of some of its trials."""
+    spikes, expected, chunk = free.rollout.spikes, free.rollout.latents.get("expected"), free.chunk
+    if rows is not None:
+        index = torch.as_tensor(np.asarray(rows), device=spikes.device)
+        spikes, chunk = spikes[index], chunk.rows(rows)
+        expected = None if expected is None else expected[index]
+    takes = getattr(statistic, "takes_expected", False)
+    if expected is None or not takes or (takes == "binary" and not is_binary(context.model)):
+        acc = statistic.update(statistic.init(context.data), spikes, chunk)
+    else:
+        acc = statistic.update(statistic.init(context.data), spikes, chunk, expected=expected)
+    return statistic.finalise(acc)
+
+
+def halves(free: FreeRun) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of two halves of the simulated trials: the trials of each condition are dealt out in turn."""
+    condition = np.asarray(free.chunk.condition)
+    order = np.argsort(condition, kind="stable")
+    start = np.flatnonzero(np.diff(condition[order], prepend=condition[order][:1] - 1))
+    rank = np.arange(len(order)) - np.repeat(start, np.diff(np.append(start, len(order))))
+    # An odd trial of one condition goes to the other half than that of the condition before, so that both halves are of one size.
+    n_odd = np.cumsum(np.diff(np.append(start, len(order))) % 2) - np.diff(np.append(start, len(order))) % 2
+    side = (rank + np.repeat(n_odd, np.diff(np.append(start, len(order))))) % 2
+    first, second = np.sort(order[side == 0]), np.sort(order[side == 1])
+    if not len(second):
+        raise InvalidInputError("a free run of one trial cannot be halved. Use at least two trials per batch, or two_half=false.")
+    return first, second
