@@ -91,7 +91,7 @@ class NoiseCorrelationLoss:
         return {self.name: _sum(weight * (a - truth) * (b - truth)) / _sum(weight * truth.square()).clamp_min(1e-300)}
 
     def _of_expected(self, free: Any, context: LossContext) -> torch.Tensor:
-        """Return the covariances of expected counts at all lags."""
+        """Return the covariances of expected counts at all lags, as if they were the spikes."""
         acc = self._statistic.update(self._statistic.init(context.data), free.rollout.latents["expected"], free.chunk)
         return self._statistic.finalise(acc)
 

@@ -13,7 +13,7 @@ from fitspike.errors import InvalidInputError, Problems, did_you_mean
 from fitspike.losses.base import FreeRun, LossContext, LossTerms
 from fitspike.losses.distances import DISTANCES, distance
 from fitspike.losses.repeats import check_can_follow, check_repeats
-from fitspike.statistics.base import Statistic
+from fitspike.statistics.base import Expected, Statistic
 
 if TYPE_CHECKING:
     from fitspike.recording.binned import BinnedSpikes
@@ -31,8 +31,7 @@ class StatisticLoss:
 
     distance : see `fitspike.losses.distances.DISTANCES`; "auto": the statistic's default, with "poisson" becoming "cross_entropy" where
         the model's emission knows at most one spike per bin
-    two_half : for distances made of squares: multiply the errors of two halves of the trials, which removes the estimate's own variance;
-        False squares the error of all trials
+    two_half : use two halves of the simulated trials to remove the estimate's own variance from the distance; False takes all trials as one
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"rollout"})
@@ -75,11 +74,11 @@ class StatisticLoss:
         free, recorded = context.free, context.recorded[self.name]
         kind = self._distance(context.model)
         scale = context.data.dt_ms / 1000 if DISTANCES[kind].of_counts else 1.0
-        if self.two_half and DISTANCES[kind].splits and free.chunk.n_trials > 1:
-            a, b = (simulated_value(self.statistic, free, context, rows) for rows in halves(free))
+        if self.two_half and free.chunk.n_trials > 1:
+            a, b = (simulated_value(self.statistic, free, context, rows) * scale for rows in halves(free))
         else:
-            a = b = simulated_value(self.statistic, free, context)
-        return {self.name: distance(kind, a * scale, b * scale, recorded.to(a.device) * scale)}
+            a = b = simulated_value(self.statistic, free, context) * scale
+        return {self.name: distance(kind, a, b, recorded.to(a.device) * scale)}
 
     def _distance(self, model: Any) -> str:
         name = self.statistic.default_distance if self.distance == "auto" else self.distance
@@ -105,17 +104,24 @@ def recorded_value(statistic: Statistic, binned: BinnedSpikes) -> torch.Tensor:
 
 def simulated_value(statistic: Statistic, free: FreeRun, context: LossContext, rows: Sequence[int] | None = None) -> torch.Tensor:
     """Return a statistic of the free run, or of some of its trials."""
-    spikes, expected, chunk = free.rollout.spikes, free.rollout.latents.get("expected"), free.chunk
+    spikes, expected, chunk = free.rollout.spikes, expected_of(free.rollout), free.chunk
     if rows is not None:
         index = torch.as_tensor(np.asarray(rows), device=spikes.device)
         spikes, chunk = spikes[index], chunk.rows(rows)
-        expected = None if expected is None else expected[index]
+        expected = None if expected is None else Expected(*(part[index] for part in expected))
     takes = getattr(statistic, "takes_expected", False)
     if expected is None or not takes or (takes == "binary" and not is_binary(context.model)):
         acc = statistic.update(statistic.init(context.data), spikes, chunk)
     else:
         acc = statistic.update(statistic.init(context.data), spikes, chunk, expected=expected)
     return statistic.finalise(acc)
+
+
+def expected_of(rollout: Any) -> Expected | None:
+    """Return the means of the sampled counts given their past; None where the model gives none."""
+    if "expected" not in rollout.latents or "expected_square" not in rollout.latents:
+        return None
+    return Expected(rollout.latents["expected"], rollout.latents["expected_square"])
 
 
 def halves(free: FreeRun) -> tuple[np.ndarray, np.ndarray]:

@@ -182,8 +182,8 @@ class SpikingNetwork:
         Returns
         -------
         Rollout of the recorded neurons. log_prob (n_trials, n_neurons) is that of the spikes that came out, observed or sampled.
-        latents: "drive" and "expected", (n_trials, n_bins, n_neurons), differentiable, and, with hidden units, "hidden_spikes" and
-        "hidden_expected".
+        latents: "drive", "expected" and "expected_square", (n_trials, n_bins, n_neurons), differentiable, and, with hidden units,
+        "hidden_spikes" and "hidden_expected".
         """
         n_visible, n_units = context.n_neurons, context.n_neurons + self.n_hidden
         if uniforms.shape[-1] != n_units:
@@ -207,7 +207,8 @@ class SpikingNetwork:
             backend=self.backend,
         )
         drive = driven.drive[..., :n_visible]
-        latents = {"drive": drive, "expected": self.emission_object().expected(drive, context.dt_ms)}
+        expected = self.emission_object().expected(drive, context.dt_ms)
+        latents = {"drive": drive, "expected": expected, "expected_square": self.emission_object().mean_square(expected)}
         if self.n_hidden:
             latents["hidden_spikes"] = driven.spikes[..., n_visible:]
             latents["hidden_expected"] = self.emission_object().expected(driven.drive[..., n_visible:], context.dt_ms)

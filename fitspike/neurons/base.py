@@ -86,6 +86,10 @@ class Emission(Protocol):
         """Return the expected spike count of the bin, elementwise."""
         ...
 
+    def mean_square(self, expected: torch.Tensor) -> torch.Tensor:
+        """Return the mean of the squared spike count of the bin, elementwise, given the expected count."""
+        ...
+
     def sample(self, drive: torch.Tensor, uniforms: torch.Tensor, dt_ms: float) -> torch.Tensor:
         """Return spikes drawn by inverting the distribution at the uniforms, with a straight-through or surrogate gradient."""
         ...

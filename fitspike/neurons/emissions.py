@@ -81,6 +81,10 @@ class Bernoulli:
         """Return the spike probability of the bin, elementwise."""
         return torch.sigmoid(drive)
 
+    def mean_square(self, expected: torch.Tensor) -> torch.Tensor:
+        """Return the mean of the squared count, which is that of the count, 0 or 1."""
+        return expected
+
     def slope(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
         """Return the pseudo-derivative d spikes / d drive: dampening times p (1 - p), or times the triangle."""
         if self.pseudo_derivative == "triangle":
@@ -138,6 +142,10 @@ class Hazard:
         """Return the spike probability of the bin, elementwise."""
         return -torch.expm1(-torch.exp(self._log_hazard(drive, dt_ms)))
 
+    def mean_square(self, expected: torch.Tensor) -> torch.Tensor:
+        """Return the mean of the squared count, which is that of the count, 0 or 1."""
+        return expected
+
     def slope(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
         """Return the pseudo-derivative d spikes / d drive: dampening times h exp(-h), or times the triangle."""
         if self.pseudo_derivative == "triangle":
@@ -179,6 +187,10 @@ class Poisson:
     def expected(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
         """Return exp(drive), saturating at exp(60)."""
         return torch.exp(drive.clamp_max(MAX_LOG_EXPECTED))
+
+    def mean_square(self, expected: torch.Tensor) -> torch.Tensor:
+        """Return the mean of the squared count, variance and squared mean."""
+        return expected + expected.square()
 
     def slope(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
         """Return the pseudo-derivative d spikes / d drive: dampening times exp(drive), or times the triangle."""

@@ -31,6 +31,8 @@ def fitspike_register_statistics(register: Register) -> None:
     register("fitspike.statistics.intervals:ISICV", name="isi_cv")
     register("fitspike.statistics.intervals:ISIDistribution", name="isi_distribution")
     register("fitspike.statistics.intervals:LV", name="lv")
+    register("fitspike.statistics.population:ParticipationRatio", name="participation_ratio")
+    register("fitspike.statistics.population:PopulationSpectrum", name="population_spectrum")
     register("fitspike.statistics.rates:FiringRate", name="firing_rate")
     register("fitspike.statistics.rates:PSTH", name="psth")
     register("fitspike.statistics.rates:PopulationRate", name="population_rate")

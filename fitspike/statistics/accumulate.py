@@ -83,17 +83,26 @@ def count_in_windows(past: Past | None, spikes: torch.Tensor, chunk: SpikeChunk,
 
     Window w covers bins w * n_bins .. (w + 1) * n_bins of its trial; it is valid if all of them are scored and were seen in order.
     """
-    valid = chunk.mask.to(spikes.device)
     if n_bins == 1:
+        valid = chunk.mask.to(spikes.device)
         return Windowed(spikes * valid[..., None], valid, chunk.first_bin), None
+    values, whole, first, next_past = whole_windows(past, spikes, chunk, n_bins)
+    return Windowed(values.sum(2) * whole[..., None], whole, first), next_past
+
+
+def whole_windows(past: Past | None, spikes: torch.Tensor, chunk: SpikeChunk, n_bins: int) -> tuple[torch.Tensor, torch.Tensor, int, Past]:
+    """Return the bins of the whole windows that this chunk completes, as `count_in_windows` before it sums them.
+
+    values (n_trials, n_windows, n_bins, n_neurons), valid (n_trials, n_windows), number of the first window, bins left over.
+    """
+    valid = chunk.mask.to(spikes.device)
     n_left = chunk.first_bin % n_bins
     values, valid, next_past = with_past(past, spikes, valid, chunk.trial, chunk.first_bin, n_bins - 1)
     values, valid = values[:, n_bins - 1 - n_left :], valid[:, n_bins - 1 - n_left :]
     n_windows = values.shape[1] // n_bins
     shape = (len(values), n_windows, n_bins)
-    counts = values[:, : n_windows * n_bins].reshape(*shape, values.shape[2]).sum(2)
     whole = valid[:, : n_windows * n_bins].reshape(shape).all(2)
-    return Windowed(counts * whole[..., None], whole, chunk.first_bin // n_bins), next_past
+    return values[:, : n_windows * n_bins].reshape(*shape, values.shape[2]), whole, chunk.first_bin // n_bins, next_past
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from fitspike.statistics.accumulate import Groups, Past, add_rows, count_in_wind
 if TYPE_CHECKING:
     from fitspike.recording.binned import SpikeChunk
     from fitspike.recording.info import DataInfo
+    from fitspike.statistics.base import Expected
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class LagSums:
     """Sums over pairs of windows d steps apart, for d = 0 .. n_lags - 1, all float64.
 
     product (n_lags, n_neurons, n_neurons): later i times earlier j. later, earlier (n_lags, n_groups, n_neurons); n (n_lags, n_groups).
-    square (n_neurons,) and own (n_groups, n_neurons), sums of squared counts and of counts, stand for the diagonal of lag 0 where products
-    are of expected counts, whose variance is not that of the spikes.
+    Where expected counts are given, own (n_groups, n_neurons), sums of counts, square (n_neurons,), sums of their squares, and
+    square_excess (n_groups, n_neurons), sums of mean minus sampled squares of single bins, stand for the diagonal of lag 0.
     """
 
     n_bins: int
@@ -36,11 +37,14 @@ class LagSums:
     n: torch.Tensor
     bins_left: Past | None = None
     past: Past | None = None
-    square: torch.Tensor | None = None
     own: torch.Tensor | None = None
+    square: torch.Tensor | None = None
+    square_excess: torch.Tensor | None = None
+    excess_left: Past | None = None
 
 
-def _empty(data: DataInfo, centre: str, n_bins: int, n_lags: int) -> LagSums:
+def lag_sums(data: DataInfo, centre: str, n_bins: int, n_lags: int) -> LagSums:
+    """Return empty sums for windows of `n_bins`, centred as `Groups.of` says."""
     n_neurons = data.n_neurons
     groups = Groups.of(data, centre, n_bins, 2 * n_lags * n_neurons)
     sums = torch.zeros(n_lags, groups.n_groups, n_neurons, dtype=torch.float64)
@@ -54,7 +58,7 @@ def _empty(data: DataInfo, centre: str, n_bins: int, n_lags: int) -> LagSums:
     )
 
 
-def _added(acc: LagSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None) -> LagSums:
+def with_lag_sums(acc: LagSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: Expected | None = None) -> LagSums:
     """Return the sums with all pairs added whose later window this chunk completes.
 
     Given the expected counts of spikes sampled bin by bin, products are of expected i and expected j at lag 0, where spikes are independent
@@ -67,12 +71,18 @@ def _added(acc: LagSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torc
     values, valid, past = with_past(acc.past, found.counts, found.valid & known, chunk.trial, found.first, n_lags - 1)
     product, later, earlier, n = [], [], [], []
     now, now_valid = values[:, n_lags - 1 :], valid[:, n_lags - 1 :]
-    square, own = acc.square, acc.own
+    own, square, excess = acc.own, acc.square, acc.square_excess
     is_expected = expected is not None and acc.n_bins == 1
-    if is_expected:
+    if expected is not None:
+        zeros = torch.zeros_like(acc.later[0])
+        own = add_rows(zeros if own is None else own, index, now)
         square = now.square().sum((0, 1)).to(torch.float64) + (0.0 if square is None else square)
-        own = add_rows(torch.zeros_like(acc.later[0]) if own is None else own, index, now)
-        now = expected * now_valid[..., None]
+        of_windows, excess_left = count_in_windows(acc.excess_left, expected.square - spikes.square(), chunk, acc.n_bins)
+        excess = add_rows(zeros if excess is None else excess, index, of_windows.counts * now_valid[..., None])
+    else:
+        excess_left = None
+    if is_expected:
+        now = expected.count * now_valid[..., None]
     for lag in range(n_lags):
         then = now if is_expected and lag == 0 else values[:, n_lags - 1 - lag : n_lags - 1 - lag + n_steps]
         both = now_valid & valid[:, n_lags - 1 - lag : n_lags - 1 - lag + n_steps]
@@ -82,10 +92,10 @@ def _added(acc: LagSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torc
         earlier.append(add_rows(acc.earlier[lag], index, then_here))
         n.append(add_rows(acc.n[lag], index, both))
     sums = (torch.stack(parts) for parts in (product, later, earlier, n))
-    return LagSums(acc.n_bins, acc.groups, *sums, bins_left, past, square, own)
+    return LagSums(acc.n_bins, acc.groups, *sums, bins_left, past, own, square, excess, excess_left)
 
 
-def _noise_covariance(acc: LagSums) -> torch.Tensor:
+def noise_covariance(acc: LagSums) -> torch.Tensor:
     """Return the covariance within groups, (n_lags, n_neurons, n_neurons), unbiased: sum of centred products over sum of (n - 1).
 
     The centre is the mean of the very pairs that are multiplied, so trials of different length leave no bias.
@@ -93,7 +103,7 @@ def _noise_covariance(acc: LagSums) -> torch.Tensor:
     n = acc.n[..., None].clamp_min(1)
     centred = acc.product - torch.einsum("dgi,dgj->dij", acc.later / n, acc.earlier)
     if acc.own is not None:
-        own = acc.square - (acc.own.square() / n[0]).sum(0)
+        own = acc.square - (acc.own.square() / n[0]).sum(0) + (acc.square_excess * (1 - 1 / n[0])).sum(0)
         centred = torch.cat([centred[:1].clone().diagonal_scatter(own[None], dim1=1, dim2=2), centred[1:]])
     return ratio_or_nan(centred, (acc.n - 1).clamp_min(0).sum(1)[:, None, None])
 
@@ -137,15 +147,15 @@ class NoiseCorrelation:
 
     def init(self, data: DataInfo) -> LagSums:
         """Return an empty accumulator."""
-        return _empty(data, self.centre, window_length(self.window_ms, data.dt_ms), self.n_lags)
+        return lag_sums(data, self.centre, window_length(self.window_ms, data.dt_ms), self.n_lags)
 
-    def update(self, acc: LagSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None) -> LagSums:
+    def update(self, acc: LagSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: Expected | None = None) -> LagSums:
         """Return the accumulator with spikes (n_trials, n_bins, n_neurons) of one chunk added; chunks of a trial in order."""
-        return _added(acc, spikes, chunk, expected)
+        return with_lag_sums(acc, spikes, chunk, expected)
 
     def finalise(self, acc: LagSums) -> torch.Tensor:
         """Return the correlations; the diagonal at lag 0 is 1."""
-        covariance = _noise_covariance(acc)
+        covariance = noise_covariance(acc)
         by_pair = covariance.permute(1, 2, 0)
         return by_pair if self.covariance else _scaled(by_pair, covariance[0].diagonal())
 
@@ -171,11 +181,11 @@ class SignalCorrelation:
 
     def init(self, data: DataInfo) -> LagSums:
         """Return an empty accumulator."""
-        return _empty(data, "condition", window_length(self.window_ms, data.dt_ms), 1)
+        return lag_sums(data, "condition", window_length(self.window_ms, data.dt_ms), 1)
 
-    def update(self, acc: LagSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None) -> LagSums:
+    def update(self, acc: LagSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: Expected | None = None) -> LagSums:
         """Return the accumulator with spikes (n_trials, n_bins, n_neurons) of one chunk added; chunks of a trial in order."""
-        return _added(acc, spikes, chunk, expected)
+        return with_lag_sums(acc, spikes, chunk, expected)
 
     def finalise(self, acc: LagSums) -> torch.Tensor:
         """Return the correlations."""
@@ -185,7 +195,7 @@ class SignalCorrelation:
         centred = mean - mean.mean(0)
         covariance = centred.T @ centred / max(len(mean) - 1, 1)
         if self.subtract_noise:
-            covariance = covariance - _noise_covariance(acc)[0] * (1 / n[used]).mean()
+            covariance = covariance - noise_covariance(acc)[0] * (1 / n[used]).mean()
         return _scaled(covariance, covariance.diagonal())
 
 
@@ -209,7 +219,7 @@ def _empty_correlogram(data: DataInfo, max_lag_ms: float, all_pairs: bool) -> Co
 
 
 def _added_correlogram(
-    acc: CorrelogramSums, spikes: torch.Tensor, chunk: SpikeChunk, equation: str, expected: torch.Tensor | None
+    acc: CorrelogramSums, spikes: torch.Tensor, chunk: SpikeChunk, equation: str, expected: Expected | None
 ) -> CorrelogramSums:
     """Return the sums with a chunk's pairs of bins added; lags of a bin or more take the expected counts of the later bin if given."""
     n_lags, n_steps = len(acc.product) - 1, spikes.shape[1]
@@ -218,7 +228,7 @@ def _added_correlogram(
     product, n_pairs = [], []
     for lag in range(n_lags + 1):
         earlier = slice(n_lags - lag, n_lags - lag + n_steps)
-        last = now if expected is None or lag == 0 else expected * now_valid[..., None]
+        last = now if expected is None or lag == 0 else expected.count * now_valid[..., None]
         product.append(torch.einsum(equation, last, values[:, earlier]))  # invalid values are zero
         n_pairs.append((now_valid & valid[:, earlier]).sum())
     return CorrelogramSums(
@@ -257,9 +267,7 @@ class Autocorrelogram:
         """Return an empty accumulator."""
         return _empty_correlogram(data, self.max_lag_ms, all_pairs=False)
 
-    def update(
-        self, acc: CorrelogramSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None
-    ) -> CorrelogramSums:
+    def update(self, acc: CorrelogramSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: Expected | None = None) -> CorrelogramSums:
         """Return the accumulator with spikes (n_trials, n_bins, n_neurons) of one chunk added; chunks of a trial in order."""
         return _added_correlogram(acc, spikes, chunk, "kti,kti->i", expected)
 
@@ -288,9 +296,7 @@ class CrossCorrelogram:
         """Return an empty accumulator."""
         return _empty_correlogram(data, self.max_lag_ms, all_pairs=True)
 
-    def update(
-        self, acc: CorrelogramSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None
-    ) -> CorrelogramSums:
+    def update(self, acc: CorrelogramSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: Expected | None = None) -> CorrelogramSums:
         """Return the accumulator with spikes (n_trials, n_bins, n_neurons) of one chunk added; chunks of a trial in order."""
         return _added_correlogram(acc, spikes, chunk, "kti,ktj->ij", expected)
 

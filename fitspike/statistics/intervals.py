@@ -20,6 +20,7 @@ from fitspike.units import NS_PER_MS
 if TYPE_CHECKING:
     from fitspike.recording.binned import SpikeChunk
     from fitspike.recording.info import DataInfo
+    from fitspike.statistics.base import Expected
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ class ISIDistribution:
         """Return an empty accumulator."""
         return DensitySums(torch.zeros(data.n_neurons, window_length(self.max_interval_ms, data.dt_ms), dtype=torch.float64))
 
-    def update(self, acc: DensitySums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None) -> DensitySums:
+    def update(self, acc: DensitySums, spikes: torch.Tensor, chunk: SpikeChunk, expected: Expected | None = None) -> DensitySums:
         """Return the accumulator with spikes (n_trials, n_bins, n_neurons) of one chunk added; chunks of a trial in order.
 
-        `expected` counts, if given, stand for the spike that ends an interval; they must be at most 1.
+        Expected counts, if given, stand for the spike that ends an interval; they must be at most 1.
         """
         n_lags, n_steps = acc.hits.shape[1], spikes.shape[1]
         present, _, past = with_past(
@@ -62,7 +63,7 @@ class ISIDistribution:
         )  # bins that are not scored count as empty: no interval starts or ends there
         now = present[:, n_lags:]
         if expected is not None:
-            now = expected * chunk.mask.to(spikes.device)[..., None]
+            now = expected.count * chunk.mask.to(spikes.device)[..., None]
         nothing_since = torch.ones_like(now)
         hits = []
         for lag in range(1, n_lags + 1):
@@ -154,14 +155,19 @@ class LV:
 
 @dataclass(frozen=True)
 class CountMoments:
-    """n (n_groups,), total and square (n_groups, n_neurons), float64: windows, sums of counts and of their squares."""
+    """n (n_groups,), total and square (n_groups, n_neurons), float64: windows, sums of counts and of their squares.
+
+    square_excess (n_groups, n_neurons): sums of mean minus sampled squares of single bins, where expected counts are given.
+    """
 
     n_bins: int
     groups: Groups
     n: torch.Tensor
     total: torch.Tensor
     square: torch.Tensor
+    square_excess: torch.Tensor
     past: Past | None = None
+    excess_left: Past | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +188,7 @@ class FanoFactor:
     unit: ClassVar[str] = "1"
     default_distance: ClassVar[str] = "unexplained"
     is_differentiable: ClassVar[bool] = True
+    takes_expected: ClassVar[bool] = True
 
     def init(self, data: DataInfo) -> CountMoments:
         """Return an empty accumulator.
@@ -200,21 +207,27 @@ class FanoFactor:
                 f"of at most {groups.n_windows} such windows. Use a shorter window_ms, or more trials."
             )
         zeros = torch.zeros(groups.n_groups, data.n_neurons, dtype=torch.float64)
-        return CountMoments(n_bins, groups, torch.zeros(groups.n_groups, dtype=torch.float64), zeros, zeros)
+        return CountMoments(n_bins, groups, torch.zeros(groups.n_groups, dtype=torch.float64), zeros, zeros, zeros)
 
-    def update(self, acc: CountMoments, spikes: torch.Tensor, chunk: SpikeChunk) -> CountMoments:
+    def update(self, acc: CountMoments, spikes: torch.Tensor, chunk: SpikeChunk, expected: Expected | None = None) -> CountMoments:
         """Return the accumulator with spikes (n_trials, n_bins, n_neurons) of one chunk added; chunks of a trial in order."""
         found, past = count_in_windows(acc.past, spikes, chunk, acc.n_bins)
         index, known = acc.groups.index(chunk, found.first, found.counts.shape[1], spikes.device)
         valid = found.valid & known
         counts = found.counts * valid[..., None]
+        excess, excess_left = acc.square_excess, None
+        if expected is not None:
+            of_windows, excess_left = count_in_windows(acc.excess_left, expected.square - spikes.square(), chunk, acc.n_bins)
+            excess = add_rows(excess, index, of_windows.counts * valid[..., None])
         return CountMoments(
             acc.n_bins,
             acc.groups,
             add_rows(acc.n, index, valid),
             add_rows(acc.total, index, counts),
             add_rows(acc.square, index, counts**2),
+            excess,
             past,
+            excess_left,
         )
 
     def finalise(self, acc: CountMoments) -> torch.Tensor:
@@ -222,5 +235,9 @@ class FanoFactor:
         n = acc.n[:, None]
         usable = (n > max(self.ddof, 1)) & (acc.total > 0)
         total = torch.where(usable, acc.total, torch.ones_like(acc.total))
-        ratio = (acc.square - total**2 / n.clamp_min(1)) / (n - self.ddof).clamp_min(1) / (total / n.clamp_min(1))
+        ratio = (
+            (acc.square - total**2 / n.clamp_min(1) + acc.square_excess * (1 - 1 / n.clamp_min(1)))
+            / (n - self.ddof).clamp_min(1)
+            / (total / n.clamp_min(1))
+        )
         return ratio_or_nan(torch.where(usable, ratio, torch.zeros_like(ratio)).sum(0), usable.sum(0).to(torch.float64))

@@ -12,6 +12,7 @@ from fitspike.statistics.accumulate import Groups, Past, add_rows, count_in_wind
 if TYPE_CHECKING:
     from fitspike.recording.binned import SpikeChunk
     from fitspike.recording.info import DataInfo
+    from fitspike.statistics.base import Expected
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ class FiringRate:
         """Return an empty accumulator."""
         return _empty(data, Groups(by_condition=False, n_groups=1, n_windows=0, n_conditions=0), n_bins=1)
 
-    def update(self, acc: RateSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None) -> RateSums:
+    def update(self, acc: RateSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: Expected | None = None) -> RateSums:
         """Return the accumulator with spikes, or their expected counts, (n_trials, n_bins, n_neurons) of one chunk added."""
-        spikes = spikes if expected is None else expected
+        spikes = spikes if expected is None else expected.count
         valid = chunk.mask.to(spikes.device)
         total = (spikes * valid[..., None]).sum((0, 1)).to(torch.float64)
         return RateSums(acc.dt_ms, 1, acc.groups, acc.spikes + total, acc.n_windows + valid.sum())
@@ -95,9 +96,9 @@ class PSTH:
         n_bins = window_length(self.window_ms, data.dt_ms)
         return _empty(data, Groups.of(data, "condition", n_bins, data.n_neurons), n_bins)
 
-    def update(self, acc: RateSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None) -> RateSums:
+    def update(self, acc: RateSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: Expected | None = None) -> RateSums:
         """Return the accumulator with spikes, or their expected counts, (n_trials, n_bins, n_neurons) added; chunks of a trial in order."""
-        return _added(acc, spikes if expected is None else expected, chunk)
+        return _added(acc, spikes if expected is None else expected.count, chunk)
 
     def finalise(self, acc: RateSums) -> torch.Tensor:
         """Return the PSTH."""
@@ -125,9 +126,9 @@ class PopulationRate:
         acc = _empty(data, Groups.of(data, "condition", n_bins, 1), n_bins)
         return RateSums(acc.dt_ms, n_bins, acc.groups, acc.spikes[:, :1], acc.n_windows)
 
-    def update(self, acc: RateSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: torch.Tensor | None = None) -> RateSums:
+    def update(self, acc: RateSums, spikes: torch.Tensor, chunk: SpikeChunk, expected: Expected | None = None) -> RateSums:
         """Return the accumulator with spikes, or their expected counts, (n_trials, n_bins, n_neurons) added; chunks of a trial in order."""
-        return _added(acc, (spikes if expected is None else expected).mean(-1, keepdim=True), chunk)
+        return _added(acc, (spikes if expected is None else expected.count).mean(-1, keepdim=True), chunk)
 
     def finalise(self, acc: RateSums) -> torch.Tensor:
         """Return the population rate."""

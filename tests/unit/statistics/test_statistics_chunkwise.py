@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from scipy import signal
 
 from fitspike.errors import InvalidInputError, TooFewTrialsError
+from fitspike.recording.chunk import SpikeChunk
 from fitspike.recording.recording import Recording
 from fitspike.statistics import correlograms, from_events, over_time, with_elephant
-from fitspike.statistics.base import Statistic
+from fitspike.statistics.base import Expected, Statistic
 from fitspike.statistics.correlations import Autocorrelogram, CrossCorrelogram, NoiseCorrelation, SignalCorrelation
 from fitspike.statistics.intervals import CV2, ISICV, LV, FanoFactor, ISIDistribution
+from fitspike.statistics.population import ParticipationRatio, PopulationSpectrum
 from fitspike.statistics.rates import PSTH, FiringRate, PopulationRate
 
 ALL = [
@@ -27,6 +30,8 @@ ALL = [
     LV(),
     FanoFactor(window_ms=6.0),
     FanoFactor(window_ms=6.0, centre="trial", ddof=1),
+    PopulationSpectrum(segment_ms=12.0),
+    ParticipationRatio(window_ms=6.0),
 ]
 IDS = [f"{statistic.name}-{i}" for i, statistic in enumerate(ALL)]
 DIFFERENTIABLE = [statistic for statistic in ALL if statistic.is_differentiable]
@@ -75,7 +80,9 @@ def test_statistic_follows_a_permutation_of_neurons(statistic):
     counts = [binned.chunk(np.array([k]), 0, int(n)).dense_numpy()[0].astype(int)[:, order] for k, n in enumerate(binned.bins_per_trial)]
     permuted = Recording.from_counts(counts, dt_ms=2.0, conditions=["a", "b"] * 3).bin()
     a, b = evaluate(statistic, binned), evaluate(statistic, permuted)
-    neuron_axes = {"psth": (2,), "population_rate": ()}.get(statistic.name, (0, 1) if "corr" in statistic.name else (0,))
+    neuron_axes = {"psth": (2,), "population_rate": (), "population_spectrum": (), "participation_ratio": ()}.get(
+        statistic.name, (0, 1) if "corr" in statistic.name else (0,)
+    )
     neuron_axes = (0,) if statistic.name == "autocorrelogram" else neuron_axes
     for axis in neuron_axes:
         a = np.take(a, order, axis)
@@ -193,3 +200,64 @@ def test_impossible_settings_are_refused():
         PSTH(window_ms=3.0).init(binned.info())
     with pytest.raises(InvalidInputError, match="n_lags=0"):
         NoiseCorrelation(n_lags=0)
+
+
+def value_of(statistic, binned):
+    acc = statistic.init(binned.info())
+    for chunk in binned.chunks(13, batch_trials=2, carry=True):
+        acc = statistic.update(acc, chunk.dense("float64"), chunk)
+    return statistic.finalise(acc).numpy()
+
+
+def test_population_spectrum_is_welchs_on_one_long_trial():
+    counts = np.random.default_rng(3).poisson(0.3, (4000, 3))
+    binned = Recording.from_counts(counts, dt_ms=2.0).bin()
+    found = value_of(PopulationSpectrum(segment_ms=100.0), binned)
+    _, expected = signal.welch(counts.mean(1) * 500.0, fs=500.0, nperseg=50, noverlap=0, detrend="constant")
+    np.testing.assert_allclose(found, expected[1:], rtol=1e-9)
+
+
+def test_population_spectrum_of_repeats_leaves_the_psth_out():
+    """A rate that swings with the stimulus alone leaves the floor of independent neurons, <rate> / n_neurons (one-sided: twice that)."""
+    rng = np.random.default_rng(4)
+    probability = 0.3 + 0.25 * np.sin(2 * np.pi * np.arange(200) / 20)
+    trials = (rng.random((300, 200, 5)) < probability[:, None]).astype(int)
+    binned = Recording.from_counts(list(trials), dt_ms=2.0, conditions=["a"] * 300).bin()
+    found = value_of(PopulationSpectrum(segment_ms=400.0), binned)
+    floor = 2 * (probability * (1 - probability)).mean() / 0.002 / 5
+    assert abs(found[:-1].mean() / floor - 1) < 0.02 and found.max() < 1.5 * floor
+
+
+def test_participation_ratio_of_a_known_covariance():
+    rng = np.random.default_rng(5)
+    shared = rng.poisson(0.4, (2000, 30, 1))
+    trials = shared + rng.poisson(0.2, (2000, 30, 4))
+    binned = Recording.from_counts(list(trials), dt_ms=2.0, conditions=["a"] * 2000).bin()
+    covariance = 0.4 + 0.2 * np.eye(4)
+    expected = np.trace(covariance) ** 2 / np.trace(covariance @ covariance)
+    assert abs(value_of(ParticipationRatio(window_ms=2.0), binned) / expected - 1) < 0.02
+
+
+@pytest.mark.parametrize("statistic", [NoiseCorrelation(n_lags=3, covariance=True), Autocorrelogram(4.0), CrossCorrelogram(4.0), PSTH()])
+def test_expected_counts_have_the_mean_of_spikes_and_less_variance(statistic):
+    """Spikes of two neurons, the second excited by the first one bin before: over 200 batches the two estimates have one mean."""
+    rng = np.random.default_rng(6)
+    n_trials, n_bins = 40, 30
+    info = Recording.from_counts(np.zeros((n_trials, n_bins, 2), int), dt_ms=2.0, conditions=["a"] * n_trials).bin().info()
+    chunk = SpikeChunk.empty(n_trials, n_bins, 2, 2.0, condition=np.zeros(n_trials))
+    values = []
+    for _ in range(200):
+        spikes, p = np.zeros((2, n_trials, n_bins, 2))
+        for t in range(n_bins):
+            p[:, t] = 0.2
+            if t:
+                p[:, t, 1] += 0.5 * spikes[:, t - 1, 0]
+            spikes[:, t] = rng.random((n_trials, 2)) < p[:, t]
+        z, expected = torch.as_tensor(spikes), torch.as_tensor(p)
+        of_p = statistic.update(statistic.init(info), z, chunk, expected=Expected(expected, expected))
+        accs = statistic.update(statistic.init(info), z, chunk), of_p
+        values.append([statistic.finalise(acc).numpy().ravel() for acc in accs])
+    of_spikes, of_expected = np.array(values).transpose(1, 0, 2)
+    error = np.sqrt(of_spikes.var(0) / 200 + of_expected.var(0) / 200) + 1e-12
+    assert (np.abs(of_spikes.mean(0) - of_expected.mean(0)) / error).max() < 4.5
+    assert of_expected.var(0).sum() < 0.9 * of_spikes.var(0).sum()
