@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import cho_solve
 
-from fitspike.models.glm_metric import Metric, renewed
+from fitspike.models.glm_metric import Metric, positive_factor, renewed
 from fitspike.models.glm_parallel import in_threads
 from fitspike.models.glm_problem import Problem
 from fitspike.rng import Stream
@@ -167,14 +167,7 @@ def newton_step(hessian: np.ndarray, gradient: np.ndarray, free: np.ndarray) -> 
     scale = 1.0 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
     matrix = matrix * scale[:, None] * scale[None, :]
     step = np.zeros(len(gradient))
-    jitter = 1e-13
-    while True:
-        try:
-            factor = cho_factor(matrix + np.diag(np.full(len(keep), jitter)), lower=True)
-            break
-        except LinAlgError:
-            jitter *= 100.0
-    step[keep] = scale * cho_solve(factor, scale * gradient[keep])
+    step[keep] = scale * cho_solve(positive_factor(matrix, 1e-13), scale * gradient[keep])
     return step
 
 

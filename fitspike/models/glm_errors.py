@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 
 from fitspike.models.glm_information import sampled_information
 from fitspike.models.glm_problem import Problem
@@ -16,6 +16,8 @@ _SAMPLES_PER_WEIGHT = 50
 _S_PRODUCT = 1.5e-11  # seconds per multiply-add of a float32 matrix product
 _COVARIANCE_VALUES = 2e7
 _LEAST_INFORMATION = 1e-6  # of the largest; a weight with less is not determined by the data
+_LEAST_CURVATURE = {"float64": 1e-9, "float32": 1e-6}  # of the largest, for weights of equal information: below is rounding
+_LEAST_SHARE = 1e-4  # of an undetermined direction that makes a weight undetermined
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +55,10 @@ def standard_errors(problem: Problem, rows: np.ndarray, wanted: bool | str) -> E
         note = "inverse of the observed information plus ridge"
         for first in range(0, len(targets), _per_block(n_weights)):
             block = targets[first : first + _per_block(n_weights)]
-            hessian = problem.newton_parts(rows[block], block, dtype=None if exact_s <= 2.0 else "float32")[2]
+            dtype = problem.dtype if exact_s <= 2.0 else "float32"
+            hessian = problem.newton_parts(rows[block], block, dtype=dtype)[2]
             for target, matrix in zip(block, hessian, strict=True):
-                _put(error, covariance, layout, int(target), matrix, np.flatnonzero(is_estimated[target]))
+                _put(error, covariance, layout, int(target), matrix, np.flatnonzero(is_estimated[target]), dtype)
         return Errors(error, covariance, note)
     n_samples = _SAMPLES_PER_WEIGHT * n_weights
     sampled_s = n_samples * n_weights**2 * len(targets) * _S_PRODUCT
@@ -68,7 +71,7 @@ def standard_errors(problem: Problem, rows: np.ndarray, wanted: bool | str) -> E
             keep = np.flatnonzero(is_estimated[target])
             # The inverse of a matrix from m samples is too large by m / (m - p) on average.
             shrink = max(1.0 - len(keep) / max(worth, 1.0), 0.1)
-            _put(error, covariance, layout, int(target), matrix / shrink + np.diag(problem.ridge[target]), keep)
+            _put(error, covariance, layout, int(target), matrix / shrink + np.diag(problem.ridge[target]), keep, "float32")
         return Errors(error, covariance, note)
     note = f"left out: exact ones would take about {exact_s:.0f} s. Set standard_errors=True to compute them anyway"
     return Errors(error, None, note)
@@ -79,16 +82,17 @@ def _per_block(n_weights: int) -> int:
     return max(1, int(3e7 // n_weights**2))
 
 
-def _put(error: np.ndarray, covariance: np.ndarray | None, layout, target: int, information: np.ndarray, keep: np.ndarray) -> None:
-    """Invert one target's information over its estimated weights and put the results in place."""
+def _put(
+    error: np.ndarray, covariance: np.ndarray | None, layout, target: int, information: np.ndarray, keep: np.ndarray, dtype: str
+) -> None:
+    """Invert one target's information, summed in `dtype`, over its estimated weights and put the results in place."""
     diagonal = np.diag(information)[keep]
     is_known = diagonal > _LEAST_INFORMATION * diagonal.max(initial=0.0)
     error[target, keep] = np.inf
     at = keep[is_known]
     scale = 1.0 / np.sqrt(np.diag(information)[at])
     matrix = information[np.ix_(at, at)] * scale[:, None] * scale[None, :]
-    matrix[np.arange(len(at)), np.arange(len(at))] += 1e-10
-    inverse = cho_solve(cho_factor(matrix, lower=True), np.eye(len(at))) * scale[:, None] * scale[None, :]
+    inverse = _inverse(matrix, _LEAST_CURVATURE[dtype]) * scale[:, None] * scale[None, :]
     error[target, at] = np.sqrt(np.diag(inverse))
     if covariance is None:
         return
@@ -97,3 +101,24 @@ def _put(error: np.ndarray, covariance: np.ndarray | None, layout, target: int, 
     whole[np.ix_(at, at)] = inverse
     columns = term.start + np.arange(layout.n_neurons)[:, None] * n_basis + np.arange(n_basis)
     covariance[target] = whole[columns[:, :, None], columns[:, None, :]]
+
+
+def _inverse(matrix: np.ndarray, least: float) -> np.ndarray:
+    """Return the inverse of an information matrix of unit diagonal, inf in the rows and columns of weights that it does not determine.
+
+    Weights whose features depend on each other linearly (indicators of every state beside a bias) are determined only in part: along
+    some directions the curvature is below `least` times the largest. A weight that has no share in those keeps its variance.
+    """
+    try:
+        inverse = cho_solve(cho_factor(matrix + 1e-10 * np.eye(len(matrix)), lower=True), np.eye(len(matrix)))
+        if np.diag(inverse).max(initial=0.0) < _LEAST_SHARE / least:
+            return inverse
+    except LinAlgError:
+        pass
+    curvature, direction = eigh(matrix)
+    is_lost = curvature < least * curvature[-1]
+    kept = direction[:, ~is_lost]
+    inverse = (kept / curvature[~is_lost]) @ kept.T
+    is_unknown = (direction[:, is_lost] ** 2).sum(axis=1) > _LEAST_SHARE
+    inverse[is_unknown], inverse[:, is_unknown] = np.inf, np.inf
+    return inverse

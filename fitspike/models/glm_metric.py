@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from fitspike.models.glm_covariates import summed_counts
 from fitspike.models.glm_information import sampled_information
@@ -171,8 +171,16 @@ def _sampled_spans(problem: Problem, n_features: int) -> list[range]:
 
 
 def _inverse(matrix: np.ndarray) -> np.ndarray:
-    """Return the inverse of a positive matrix, made so by a little jitter where features never vary."""
+    """Return the inverse of a positive matrix, made so by a little jitter where features never vary or depend on each other."""
     if not len(matrix):
         return matrix
-    jitter = _JITTER * np.trace(matrix) / len(matrix)
-    return cho_solve(cho_factor(matrix + np.diag(np.full(len(matrix), max(jitter, 1e-12))), lower=True), np.eye(len(matrix)))
+    return cho_solve(positive_factor(matrix, max(_JITTER * np.trace(matrix) / len(matrix), 1e-12)), np.eye(len(matrix)))
+
+
+def positive_factor(matrix: np.ndarray, jitter: float) -> tuple[np.ndarray, bool]:
+    """Return the Cholesky factor of a matrix that is positive but for rounding, with as much jitter on its diagonal as that takes."""
+    while True:
+        try:
+            return cho_factor(matrix + np.diag(np.full(len(matrix), jitter)), lower=True)
+        except LinAlgError:
+            jitter *= 100.0
