@@ -137,7 +137,9 @@ class ScoreConfig(Section):
 class SimulationConfig(Section):
     """`[simulation]`: the free simulation of the fitted model that is laid beside the data."""
 
-    max_seconds: float = Field(120.0, ge=0, description="Simulated time, summed over trials; 0 leaves the comparison out.")
+    max_seconds: float | None = Field(
+        None, ge=0, description="Simulated time, summed over trials; 0 leaves the comparison out. Default: 120 s per ms of bin width."
+    )
 
 
 class PluginsConfig(Section):

@@ -35,6 +35,7 @@ def compare(runs: tuple[Path, ...], n_bootstrap: int, seed: int, as_json: bool) 
         return
     columns = ("run", "model", "dt_ms", "bits/spike", "s.e.", "difference", "s.e.", "95 % interval", "better neurons")
     print_table(columns, [_cells(row) for row in rows])
+    _print_simulations(rows)
     for row in rows:
         if row["not_paired"]:
             click.echo(f"note: {row['run']} is not compared with {runs[0]}: {row['not_paired']}.")
@@ -49,6 +50,7 @@ def _row(run: Path, result: FitResult, reference: FitResult, n_bootstrap: int, s
     from fitspike.results.files import plain
     from fitspike.rng import Stream
     from fitspike.scoring import paired_difference, reason_not_paired
+    from fitspike.statistics.summary import AGREEMENT
 
     scores = result.scores
     row: dict[str, Any] = {
@@ -60,6 +62,8 @@ def _row(run: Path, result: FitResult, reference: FitResult, n_bootstrap: int, s
         "n_spikes": scores["n_spikes"],
         "n_neurons": scores["n_neurons"],
         "n_blocks": scores["n_blocks"],
+        "simulation": {name: result.simulation[name] for name in AGREEMENT if result.simulation.get(name) is not None},
+        "split_half": result.simulation.get("split_half", {}),
         "not_paired": None,
         "difference": None,
     }
@@ -72,6 +76,22 @@ def _row(run: Path, result: FitResult, reference: FitResult, n_bootstrap: int, s
         row["difference"] = {"bits_per_spike": one.value, "se": one.se, "interval": [one.low, one.high]}
         row["difference"] |= {"n_better": found.n_better, "n_neurons": found.n_neurons}
     return plain(row)
+
+
+def _print_simulations(rows: list[dict[str, Any]]) -> None:
+    """Print how each run's free simulation agrees with the data, below how half of the data agrees with the other half."""
+    names = list(dict.fromkeys(name for row in rows for name in row["simulation"]))
+    if not names:
+        return
+    click.echo("\nFree simulations against the data; 1 is perfect:")
+    halves = next((row["split_half"] for row in rows if row["split_half"]), {})
+    cells = [("half the data, other half", *(_short(halves.get(name)) for name in names))] if halves else []
+    cells += [(row["run"], *(_short(row["simulation"].get(name)) for name in names)) for row in rows]
+    print_table(("run", *names), cells)
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -18,9 +18,14 @@ from fitspike.params import to_tensors
 from fitspike.recording.binned import BinnedSpikes
 from fitspike.results.result import is_binary
 from fitspike.results.simulation import simulate_recording
+from fitspike.results.training_data import TrainingData
 from fitspike.rng import Stream
 from fitspike.scoring import Score, ScoreSettings, score_model
+from fitspike.statistics.split_half import split_half_agreement
 from fitspike.statistics.summary import SummarySettings, compare_summaries, summarise
+
+SIMULATED_BINS = 120_000
+"""Bins of the free simulation beside the data: two minutes at 1 ms."""
 
 MAX_SIMULATED_VALUES = 5e7
 """Most bins times neurons of the free simulation beside the data."""
@@ -61,24 +66,47 @@ def score_held_out(prepared: Prepared, fitted: Fitted, config: RunConfig) -> Sco
 def simulate_beside(prepared: Prepared, fitted: Fitted, config: RunConfig) -> tuple[dict[str, Any], dict[str, np.ndarray], list[str]]:
     """Return how a free simulation compares with the data (plain values, warnings included), and the summaries of both.
 
-    The simulation runs over the trials that are scored (training trials where nothing is held out), with their signals and conditions,
-    from an empty past, up to `simulation.max_seconds` (less for very many neurons); the data it is compared with are those same trials.
+    The simulation runs over the trials that are scored (training trials where nothing is held out).
     """
     data = prepared.train if prepared.test is None else prepared.test
     settings = SummarySettings(psth_window_ms=config.score.psth_window_ms)
     recorded = {f"recorded/{name}": value for name, value in summarise(data, settings).items()}
     if config.simulation.max_seconds == 0:
         return {}, recorded, []
-    seconds = min(config.simulation.max_seconds, MAX_SIMULATED_VALUES * data.dt_ms / 1000 / data.n_neurons)
-    part = leading_part(data, seconds)
-    simulated = simulate_recording(fitted.model, fitted.params, part, prepared.data, Stream(config.seed, "simulation")).bin()
-    simulated = prepared.data.renumber(simulated)
-    summary = summarise(simulated, settings)
-    found = compare_summaries(summarise(part, settings), summary)
-    found["duration_s"] = float(summary["duration_s"])
-    found["n_trials"] = simulated.n_trials
+    found, summary = simulate_and_compare(
+        fitted.model, fitted.params, data, prepared.data, Stream(config.seed, "simulation"), settings, config.simulation.max_seconds
+    )
     warnings = [str(text) for text in found.get("warnings", ())]
     return found, recorded | {f"simulated/{name}": value for name, value in summary.items()}, warnings
+
+
+def simulate_and_compare(
+    model: Any,
+    params: Any,
+    data: BinnedSpikes,
+    training: TrainingData,
+    stream: Stream,
+    settings: SummarySettings,
+    max_seconds: float | None = None,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return how a free simulation compares with data of the same trials (`compare_summaries`), and the simulation's summary.
+
+    The simulation has the trials, signals and conditions of the data and starts from an empty past; it ends after `max_seconds` (None:
+    120 s per ms of bin width; less for very many neurons), and the data it is compared with are those same trials. "split_half" holds the
+    same measures between two halves of these data.
+    """
+    seconds = SIMULATED_BINS * data.dt_ms / 1000 if max_seconds is None else max_seconds
+    part = leading_part(data, min(seconds, MAX_SIMULATED_VALUES * data.dt_ms / 1000 / data.n_neurons))
+    beside = summarise(part, settings)
+    simulated = training.renumber(simulate_recording(model, params, part, training, stream).bin())
+    summary = summarise(simulated, settings)
+    found = compare_summaries(beside, summary)
+    found |= {
+        "split_half": split_half_agreement(part, settings),
+        "duration_s": float(summary["duration_s"]),
+        "n_trials": simulated.n_trials,
+    }
+    return found, summary
 
 
 def leading_part(binned: BinnedSpikes, max_seconds: float) -> BinnedSpikes:

@@ -44,13 +44,15 @@ SIMULATION = {
 """Quantities that simulation.json gives for data and simulation."""
 AGREEMENT = {
     "rate_r2": "rates: R2 over neurons",
-    "rate_r2_ceiling": "the same for a perfect model, given the length of the data",
-    "noise_correlation_r2": "noise correlations: R2 over pairs",
     "psth_r2": "mean responses: R2 over conditions, times and neurons",
     "psth_correlation_median": "mean responses: correlation, median over neurons",
-    "n_runaway": "neurons that run away",
-    "n_silent": "neurons that fall silent",
+    "noise_correlation_r2": "noise correlations: R2 over pairs",
+    "fano_r2": "Fano factors: R2 over neurons",
+    "interval_cv_r2": "CV of intervals: R2 over neurons",
+    "population_sd_ratio": "population rate: ratio of standard deviations",
 }
+"""How well simulation and data agree, 1 being perfect."""
+COUNTED = {"n_runaway": "neurons that run away", "n_silent": "neurons that fall silent"}
 STRONGEST = 15
 PIXELS_PER_INCH = 115
 
@@ -106,7 +108,8 @@ def render(run: RunFiles, figure_folder: Path | None = None) -> str:
         selection_method=run.selection.get("method", ""),
         part_shown=part_shown(run),
         simulation=_simulation(run.simulation),
-        agreement=[(text, run.simulation[name]) for name, text in AGREEMENT.items() if run.simulation.get(name) is not None],
+        agreement=_agreement(run.simulation),
+        counted_neurons=[(text, run.simulation[name]) for name, text in COUNTED.items() if run.simulation.get(name) is not None],
         couplings=_couplings(run),
         figures={name: _embedded(name, drawing, figure_folder) for name, drawing in available(run).items()},
         provenance=_flat({name: value for name, value in run.provenance.items() if name not in ("data", "packages", "plugins", "command")}),
@@ -272,6 +275,12 @@ def _simulation(values: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return quantities with their value in the data and in the simulation."""
     pairs = ((text, values.get(f"{name}_recorded"), values.get(f"{name}_simulated")) for name, text in SIMULATION.items())
     return [row for row in pairs if row[1] is not None or row[2] is not None]
+
+
+def _agreement(values: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return measures of agreement: of one half of the data with the other, and of the simulation with the data."""
+    halves = values.get("split_half", {})
+    return [(text, halves.get(name), values[name]) for name, text in AGREEMENT.items() if values.get(name) is not None]
 
 
 def _neurons(run: RunFiles) -> list[dict[str, Any]]:

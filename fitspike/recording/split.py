@@ -224,6 +224,17 @@ def _by_trial(recording: Recording, settings: SplitSettings) -> Split:
     return Split(train, test, None, text)
 
 
+def _ranges(rows: list[int]) -> str:
+    """Return sorted numbers in words: 1, 4-6."""
+    parts: list[list[int]] = []
+    for row in rows:
+        if parts and row == parts[-1][1] + 1:
+            parts[-1][1] = row
+        else:
+            parts.append([row, row])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" if high > low + 1 else f"{low}, {high}" for low, high in parts)
+
+
 def _chosen_trials(trials: TrialTable, settings: SplitSettings) -> tuple[np.ndarray, str]:
     """Return which trials are for testing, (n_trials,) bool, and the rule in words."""
     chosen = np.zeros(len(trials), dtype=bool)
@@ -231,7 +242,7 @@ def _chosen_trials(trials: TrialTable, settings: SplitSettings) -> tuple[np.ndar
         if min(settings.test_trials) < 0 or max(settings.test_trials) >= len(trials):
             raise RecordingError(f"test trials {settings.test_trials} asked for; trials are counted from 0 to {len(trials) - 1}.")
         chosen[list(settings.test_trials)] = True
-        return chosen, f"trials {', '.join(map(str, settings.test_trials))}"
+        return chosen, f"trials {_ranges(np.flatnonzero(chosen).tolist())}"
     period = settings.period
     offset = period - 1 if settings.offset is None else settings.offset
     if settings.column is not None:

@@ -76,6 +76,18 @@ RUNAWAY_RATE_HZ = 200.0
 """A simulated neuron above this rate is called run-away: no cortical neuron keeps it up for seconds."""
 
 
+AGREEMENT = (
+    "rate_r2",
+    "psth_r2",
+    "psth_correlation_median",
+    "noise_correlation_r2",
+    "fano_r2",
+    "interval_cv_r2",
+    "population_sd_ratio",
+)
+"""Measures of `compare_summaries` that say how well two sets of spikes agree; 1 is perfect."""
+
+
 @dataclass(frozen=True)
 class SummarySettings:
     """Windows and limits of a summary. Windows are rounded up to whole bins of the data."""
