@@ -123,9 +123,7 @@ def _nested(recordings: tuple[str, ...], options: dict[str, Any]) -> dict[str, A
         taken["model"] = default_model(has_neuron=True)
     if "transforms" in taken:
         taken["transforms"] = [{"name": name} for name in taken["transforms"]]
-    data = data_settings(
-        tuple(str(Path(one).expanduser().resolve()) if Path(one).expanduser().exists() else one for one in recordings), **options
-    )
+    data = data_settings(recordings, **options)
     return taken | ({"data": data} if data else {})
 
 
@@ -166,7 +164,7 @@ def default_folder(config: RunConfig) -> Path:
     """Return the first free folder runs/RECORDING-MODEL-NUMBER."""
     from fitspike.results.run_dir import next_folder
 
-    stem = Path(config.data.path[0]).name.split(".")[0]
+    stem = Path(config.data.path[0]).resolve().name.split(".")[0]
     return next_folder(Path("runs"), stem, config.model.name.rpartition(":")[2])
 
 

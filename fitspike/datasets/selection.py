@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ _FILE_OPTIONS = {"signals": {"rate": "sampling_rate_hz", "start": "start_s", "na
 
 
 def load_data(
-    path: str | Path | Sequence[str | Path],
+    path: Any,
     *,
     format: str | None = None,
     reader: Mapping[str, Any] | None = None,
@@ -40,6 +41,7 @@ def load_data(
 
     Parameters
     ----------
+    path : file, folder, several files of the same neurons, or an object that `fitspike.load` takes
     attach : "signals", "events" (files) and "conditions" (one file); "FILE,name=x" and "FILE,rate=1000,start=0.5" say what a file does not
     trials : rows, or a text such as "0:20", "0,3,5" or "10:"
 
@@ -59,15 +61,17 @@ def load_data(
         raise InvalidInputError(
             "align needs both the name of the events and the window around them, such as align='cue' and window (-0.2, 0.8)."
         )
-    paths = [path] if isinstance(path, str | Path) else list(path)
-    recording = load(paths[0] if len(paths) == 1 else paths, format=format, **(reader or {}))
+    is_only_one = isinstance(path, list | tuple) and len(path) == 1 and isinstance(path[0], str | Path)
+    recording = load(path[0] if is_only_one else path, format=format, **(reader or {}))
     for spec in _as_list(attach.get("signals")):
         recording = _with(recording, _from_file(read_signals, spec, "signals"))
     for spec in _as_list(attach.get("events")):
         recording = _with(recording, _from_file(read_events, spec, "events"))
-    labels = attach.get("conditions")
-    if labels is not None and align is None:
-        recording = _with(recording, read_conditions(labels, recording.n_trials))
+    labels = _as_list(attach.get("conditions"))
+    if len(labels) > 1:
+        raise InvalidInputError(f"{len(labels)} files to attach conditions from; expected one, with a label per trial or event.")
+    if labels and align is None:
+        recording = _with(recording, read_conditions(labels[0], recording.n_trials))
     early: dict[str, Any] = {
         "neurons": list(neurons) or None,
         "where": list(where) or None,
@@ -80,7 +84,7 @@ def load_data(
         return recording.select(**early, **late | {"trials": trial_rows(trials, recording.n_trials)})
     recording = recording.select(**early)
     n_events = len(recording.events.get(align, ()))
-    attached = read_conditions(labels, n_events) if labels is not None and n_events else Attachment()
+    attached = read_conditions(labels[0], n_events) if labels and n_events else Attachment()
     recording = recording.align(align, window_s, conditions=attached.conditions)
     event = recording.trials.column("event")
     recording = recording.attach(trial_columns={name: values[event] for name, values in attached.trial_columns.items()})
@@ -99,10 +103,9 @@ def _with(recording: Recording, attachment: Attachment) -> Recording:
 
 def _from_file(read: Callable[..., Attachment], spec: str, kind: str) -> Attachment:
     """Return what a file attaches; `spec` is its path, and options as in "lever.npy,rate=1000,name=lever"."""
+    path, given = _file_and_options(spec)
     options: dict[str, Any] = {}
-    path = str(spec)
-    while not Path(path).exists() and "," in path and "=" in path.rpartition(",")[2]:
-        path, _, option = path.rpartition(",")
+    for option in given:
         key, _, value = option.partition("=")
         known = _FILE_OPTIONS[kind]
         if key.strip() not in known:
@@ -114,6 +117,28 @@ def _from_file(read: Callable[..., Attachment], spec: str, kind: str) -> Attachm
     if not Path(path).exists():
         raise ReadError(f"no such file to attach {kind} from: {path}.")
     return read(path, **options)
+
+
+def _file_and_options(spec: str) -> tuple[str, list[str]]:
+    """Return the path in "lever.npy,rate=1000,name=lever", and the options behind it."""
+    path, options = str(spec), []
+    while not Path(path).exists() and "," in path and "=" in path.rpartition(",")[2]:
+        path, _, option = path.rpartition(",")
+        options.insert(0, option)
+    return path, options
+
+
+def absolute_paths(path: Iterable[str], attach: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Return the files of `[data]` so that they are found from any folder; names of nothing stay as they are."""
+    return tuple(map(_absolute, path)), {kind: [_absolute(spec) for spec in _as_list(files)] for kind, files in attach.items()}
+
+
+def _absolute(spec: str) -> str:
+    path, options = _file_and_options(spec)
+    file = Path(path).expanduser()
+    if file.exists():
+        return ",".join([str(file.resolve()), *options])
+    return str(Path.cwd() / path) if not options and glob.glob(path) else spec
 
 
 def trial_rows(trials: str | Sequence[int] | None, n_trials: int) -> np.ndarray | None:

@@ -10,8 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fitspike.config import ConfigError
-from fitspike.datasets.loading import load
-from fitspike.datasets.selection import load_data, trial_rows
+from fitspike.datasets.selection import load_data
 from fitspike.errors import FitspikeError, InvalidInputError, Problems
 from fitspike.fitting.machine import check_backend, check_device
 from fitspike.fitting.request import Request
@@ -150,16 +149,9 @@ def read_recording(request: Request) -> Recording:
     """Return the recording of a request: the object that was given, or what `[data]` describes, selection included."""
     section = request.config.data.model_dump(exclude_none=True)
     given = request.objects.get("recording")
-    if given is None:
-        if not section["path"]:
-            raise InvalidInputError("no recording was given. Name a file: `fitspike fit FILE`, or path in [data] of the configuration.")
-        return load_data(**section)
-    recording = given if isinstance(given, Recording) else load(given, format=section.get("format"), **section["reader"])
-    choice = {name: section[name] or None for name in ("neurons", "where", "conditions") if section[name]}
-    choice |= {name: section[name] for name in ("start_s", "stop_s", "signals") if name in section}
-    if "trials" in section:
-        choice["trials"] = trial_rows(section["trials"], recording.n_trials)
-    return recording.select(**choice) if choice else recording
+    if given is None and not section["path"]:
+        raise InvalidInputError("no recording was given. Name a file: `fitspike fit FILE`, or path in [data] of the configuration.")
+    return load_data(**section if given is None else {**section, "path": given})
 
 
 def _read_checked(request: Request, problems: Problems) -> tuple[Recording, DataReport] | None:

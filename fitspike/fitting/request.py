@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fitspike.config import RunConfig, Section
+from fitspike.datasets.selection import absolute_paths
 from fitspike.errors import InvalidInputError
 from fitspike.recording.recording import Recording
 from fitspike.recording.split import SplitSettings
@@ -36,6 +37,13 @@ class Request:
     progress: Any = "auto"
     callbacks: tuple[Callback, ...] = ()
     command: str | None = None
+
+    def __post_init__(self) -> None:
+        # a run is scored, resumed and repeated from other folders than the one it was started in
+        data = self.config.data
+        path, attach = absolute_paths(data.path, data.attach)
+        config = self.config.model_copy(update={"data": data.model_copy(update={"path": path, "attach": attach})})
+        object.__setattr__(self, "config", config)
 
     @property
     def not_in_config(self) -> tuple[str, ...]:
@@ -100,7 +108,7 @@ def _data_section(recording: Any, select: Mapping[str, Any] | None, objects: dic
     chosen = {name: _plain_choice(name, value) for name, value in (select or {}).items()}
     if is_path or are_paths:
         paths = [recording] if is_path else recording
-        return {"path": [str(Path(one).expanduser().resolve()) for one in paths], **chosen}
+        return {"path": [str(one) for one in paths], **chosen}
     objects["recording"] = recording
     source = recording.source.path if isinstance(recording, Recording) else ""
     return {"path": [source] if source else [], **chosen}
@@ -110,7 +118,7 @@ def _plain_choice(name: str, value: Any) -> Any:
     """Return a choice of neurons, trials or conditions as `[data]` holds it: ids and labels as texts, trials as "0,3,5"."""
     if hasattr(value, "tolist"):
         value = value.tolist()
-    if isinstance(value, str) or not isinstance(value, Iterable) or name == "window_s":
+    if isinstance(value, str | Mapping) or not isinstance(value, Iterable) or name == "window_s":
         return value
     items = list(value)
     if items and all(isinstance(item, bool) for item in items):

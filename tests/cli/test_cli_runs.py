@@ -207,3 +207,21 @@ def test_kill_9_and_resume_give_the_parameters_of_an_uninterrupted_fit(files, fi
     assert run(["fit", "--resume", "--out", str(out), "--progress", "off"]) == 0
     whole, resumed = FitResult.load(fitted), FitResult.load(out)
     assert all(np.array_equal(whole.params[name], resumed.params[name]) for name in whole.params)
+
+
+def test_a_run_with_attached_files_is_scored_from_another_folder(files, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(files)
+    np.savez("cues.npz", cue=np.arange(0.0, 19.9, 0.5))
+    (files / "sides.csv").write_text("condition\n" + "left\nright\n" * 20)
+    cut = ["--attach-events", "cues.npz", "--align", "cue", "--window", "0,0.5", "--attach-conditions", "sides.csv"]
+    fitted = printed_json(capsys, ["fit", "session.fitspike", *GLM, *cut, "--out", "aligned", "--json"])
+    monkeypatch.chdir(tmp_path)
+    for recording in ([], [str(files / "session.fitspike")]):
+        found = printed_json(capsys, ["score", str(files / "aligned"), *recording, "--json"])
+        assert found["scored"] == "the held-out part of the recording"
+        assert found["log_likelihood"] == fitted["log_likelihood"]
+    (files / "sides.csv").unlink()
+    assert run(["score", str(files / "aligned"), str(files / "session.fitspike")]) == 1  # not: all of it, training trials too
+    assert "sides.csv" in capsys.readouterr().err
+    whole = printed_json(capsys, ["score", str(files / "aligned"), str(files / "session.fitspike"), "--all", "--json"])
+    assert whole["scored"].startswith("all of the recording")

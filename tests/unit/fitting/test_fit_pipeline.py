@@ -220,3 +220,12 @@ def test_a_text_chooses_trials_of_a_recording_in_memory_too(steady_rate):
     recording = Recording.from_counts(np.random.default_rng(0).integers(0, 2, (6, 200, 2)), dt_ms=1.0)
     result = fit(recording, steady_rate(shift=0.3, n_steps=2), select={"trials": "0:2,4"}, split="none")
     assert len(result.data.bins_per_trial) == 3
+
+
+def test_a_recording_in_memory_is_cut_as_a_file_would_be(counts_recording, steady_rate):
+    cut = {"align": "cue", "window_s": (0.0, 0.2)}
+    cued = counts_recording.attach(events={"cue": [1.0, 3.0, 5.0, 7.0, 9.0, 11.0]})
+    result = fit(cued, steady_rate(shift=0.0), select=cut, split="none")
+    by_hand = fit(cued.align("cue", (0.0, 0.2)), steady_rate(shift=0.0), split="none")
+    assert result.data.n_scored_bins == by_hand.data.n_scored_bins < counts_recording.bin().n_scored_bins
+    assert result.provenance.data["fingerprint"] == by_hand.provenance.data["fingerprint"]
