@@ -27,6 +27,7 @@ from fitspike.types import ParamArrays
 
 if TYPE_CHECKING:
     from fitspike.models.connectivity import Connectivity
+    from fitspike.recording.binned import BinnedSpikes
     from fitspike.recording.recording import Recording
 
 
@@ -98,11 +99,11 @@ class FitResult:
         ----------
         n_trials, duration_s : optional
             Default: one trial as long as the median training trial; with conditions, one trial of each. With `signals_from` its trials,
-            of which the first `n_trials` are used.
+            of which the first `n_trials` are used, and of each the first `duration_s` of what it scores.
         signals_from : Recording, optional
             Signals, trial times and conditions; needed if the model was fitted with signals.
         conditions : names, optional
-            Conditions to repeat in turn.
+            Conditions to repeat in turn. With `signals_from` its trials say the conditions.
 
         Raises
         ------
@@ -117,9 +118,9 @@ class FitResult:
         if duration_s is not None and not 0 < duration_s < np.inf:
             raise InvalidInputError(f"duration_s={duration_s} must be positive.")
         if signals_from is not None:
-            source = self.data.prepare(signals_from)
-            if n_trials is not None:
-                source = source.select_trials(range(min(n_trials, source.n_trials)))
+            if conditions is not None:
+                raise InvalidInputError("conditions are those of signals_from. Choose its trials: signals_from.select(conditions=[...]).")
+            source = _first_part(self.data.prepare(signals_from), n_trials, duration_s)
         else:
             source = self._free_trials(n_trials, duration_s, conditions)
         return simulate_recording(model, self.params, source, self.data, Stream(seed, "simulate"))
@@ -249,6 +250,22 @@ class FitResult:
             live_model=model,
             config=read_toml(Path(path) / "run.toml") if folder.has("run.toml") else {},
         )
+
+
+def _first_part(binned: BinnedSpikes, n_trials: int | None, duration_s: float | None) -> BinnedSpikes:
+    """Return the first trials, each cut after `duration_s` of its scored time; InvalidInputError if no trial is that long."""
+    used = range(binned.n_trials if n_trials is None else min(n_trials, binned.n_trials))
+    length, warmup = binned.bins_per_trial[list(used)], binned.warmup_bins[list(used)]
+    if duration_s is not None:
+        n_bins = round(duration_s * 1000 / binned.dt_ms)
+        longest = int((length - warmup).max(initial=0))
+        if not 1 <= n_bins <= longest:
+            raise InvalidInputError(
+                f"duration_s={duration_s:g}, but trials of signals_from last up to {longest * binned.dt_ms / 1000:g} s, in bins of "
+                f"{binned.dt_ms:g} ms. Choose a duration between, or leave it out."
+            )
+        length = np.minimum(length, warmup + n_bins)
+    return binned.pieces([(k, 0, int(length[k]), int(warmup[k])) for k in used])
 
 
 def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

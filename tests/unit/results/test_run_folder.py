@@ -212,6 +212,19 @@ def test_simulations_follow_seed_conditions_and_duration(stored_run):
         result.simulate(duration_s=-1)
 
 
+def test_simulations_over_a_recording_are_as_long_as_asked_and_never_longer_than_its_trials(stored_run):
+    recording, result, _ = stored_run
+    trial_s = recording.duration_s / recording.n_trials
+    whole = result.simulate(signals_from=recording, n_trials=2, seed=1)
+    half = result.simulate(signals_from=recording, n_trials=2, duration_s=trial_s / 2, seed=1)
+    assert whole.duration_s == pytest.approx(2 * trial_s) and half.duration_s == pytest.approx(trial_s)
+    assert np.array_equal(half.bin().dense_numpy(), whole.bin().dense_numpy()[:, : half.bin().bins_per_trial[0]])
+    with pytest.raises(ValueError, match="trials of signals_from last up to"):
+        result.simulate(signals_from=recording, duration_s=2 * trial_s)
+    with pytest.raises(ValueError, match="conditions are those of signals_from"):
+        result.simulate(signals_from=recording, conditions=["left"])
+
+
 def test_scores_need_the_neurons_of_the_fit(stored_run):
     recording, result, _ = stored_run
     test_part = recording.select(trials=[8, 9])
