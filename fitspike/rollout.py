@@ -246,6 +246,8 @@ def _by_linear_form(
     if uniforms is not None:
         values = emission.threshold(uniforms, dt_ms) if emission.sampling == "threshold" else uniforms
         sampling = Sampling(emission.sampling, values, lambda drive: emission.slope(drive, dt_ms))
+        if emission.sampling == "poisson":
+            sampling = sampling._replace(log_ceiling=emission.log_ceiling(dt_ms))
     all_spikes, drive, new = linear_rollout(
         linear,
         current.to(like.dtype),

@@ -66,6 +66,7 @@ class SpikingNetwork:
         ModuleEncoder for any torch module
     time_bumps : number of bumps over trial time whose weights each condition has for itself; for stimuli that no signal describes
     pseudo_derivative, dampening : the surrogate gradient of sampled spikes, see `fitspike.neurons.emissions`
+    highest_hz : rate at which sampled Poisson counts saturate; raise it for channels that hold many neurons
     backend : how the neurons are driven: "auto", "step" (bin by bin, any neuron model), or "numba" or "reference" of the linear kernel
     """
 
@@ -99,6 +100,7 @@ class SpikingNetwork:
     time_bumps: int = 0
     pseudo_derivative: str = "expected"
     dampening: float = 1.0
+    highest_hz: float = 1000.0
     backend: str = "auto"
 
     def __post_init__(self) -> None:
@@ -130,10 +132,12 @@ class SpikingNetwork:
     def emission_object(self) -> Emission:
         """Return the emission with this network's surrogate gradient."""
         name = self.emissions[0] if self.emission == "auto" else self.emission
-        return get_emission(name, pseudo_derivative=self.pseudo_derivative, dampening=self.dampening)
+        ceiling = {"highest_hz": self.highest_hz} if name == "poisson" else {}
+        return get_emission(name, pseudo_derivative=self.pseudo_derivative, dampening=self.dampening, **ceiling)
 
     def param_specs(self, data: DataInfo) -> Mapping[str, ParamSpec]:
         """Return the specs of all parameters; the units are the recorded neurons, then the hidden ones."""
+        _check_rates(self, data)
         return network_specs(self, data)
 
     def params_from_data(self, binned: BinnedSpikes) -> Mapping[str, np.ndarray]:
@@ -299,6 +303,18 @@ def _observed_units(
     if n_missing:
         observed = torch.nn.functional.pad(observed, (0, n_missing))
     return observed, torch.nn.functional.pad(mask, (0, n_units - mask.shape[0]))
+
+
+def _check_rates(model: SpikingNetwork, data: DataInfo) -> None:
+    """Raise if a recorded neuron fires faster than sampled counts can."""
+    if data.mean_count is None or not np.size(data.mean_count) or model.emission_object().is_binary:
+        return
+    fastest_hz = float(np.nanmax(data.mean_count)) * 1000 / data.dt_ms
+    if fastest_hz > model.highest_hz:
+        raise InvalidInputError(
+            f"a neuron fires at {fastest_hz:,.0f} Hz on average, and sampled counts saturate at highest_hz={model.highest_hz:g}. "
+            f"Raise highest_hz, to {10 * fastest_hz:.0e} say."
+        )
 
 
 def _check_counts(emission: Emission, chunk: SpikeChunk, spikes: torch.Tensor) -> None:

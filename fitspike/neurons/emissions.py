@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import torch
 
-from fitspike.errors import Problems, UnknownNameError, did_you_mean
+from fitspike.errors import InvalidInputError, Problems, UnknownNameError, did_you_mean
 from fitspike.kernels.linear_rollout.sampling import MAX_LOG_EXPECTED, poisson_quantile
 from fitspike.neurons.base import Emission
 
@@ -169,34 +169,44 @@ class Hazard:
 
 @dataclass(frozen=True)
 class Poisson:
-    """Any number of spikes per bin; the drive is the log of the expected count of the bin."""
+    """Any number of spikes per bin; the drive is the log of the expected count of the bin.
+
+    The rate of sampled spikes saturates at `highest_hz`. Without that, exponential feedback sends one simulated trial in thousands to
+    counts beyond any number, and with it every mean over trials and every gradient through them. The likelihood does not saturate.
+    """
 
     name: ClassVar[str] = "poisson"
     is_binary: ClassVar[bool] = False
     sampling: ClassVar[str] = "poisson"
     pseudo_derivative: str = "expected"
     dampening: float = 1.0
+    highest_hz: float = 1000.0
 
     def __post_init__(self) -> None:
         _check_settings(self.pseudo_derivative, self.dampening)
+        if not self.highest_hz > 0:
+            raise InvalidInputError(f"highest_hz={self.highest_hz} must be positive; 1000 is one spike per millisecond.")
+
+    def log_ceiling(self, dt_ms: float) -> float:
+        """Return the log of the expected count at which sampled counts saturate."""
+        return min(math.log(self.highest_hz) + _log_seconds(dt_ms), MAX_LOG_EXPECTED)
 
     def log_prob(self, drive: torch.Tensor, spikes: torch.Tensor, dt_ms: float) -> torch.Tensor:
-        """Return spikes * drive - exp(drive) - log(spikes!), nats, elementwise."""
-        return spikes * drive - self.expected(drive, dt_ms) - torch.lgamma(spikes + 1.0)
+        """Return spikes * drive - exp(drive) - log(spikes!), nats, elementwise; exp(drive) saturates at exp(60)."""
+        return spikes * drive - torch.exp(drive.clamp_max(MAX_LOG_EXPECTED)) - torch.lgamma(spikes + 1.0)
 
     def expected(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
-        """Return exp(drive), saturating at exp(60)."""
-        return torch.exp(drive.clamp_max(MAX_LOG_EXPECTED))
+        """Return exp(drive), at most `highest_hz` times the bin width."""
+        return torch.exp(drive.clamp_max(self.log_ceiling(dt_ms)))
 
     def mean_square(self, expected: torch.Tensor) -> torch.Tensor:
         """Return the mean of the squared count, variance and squared mean."""
         return expected + expected.square()
 
     def slope(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
-        """Return the pseudo-derivative d spikes / d drive: dampening times exp(drive), or times the triangle."""
-        if self.pseudo_derivative == "triangle":
-            return self.dampening * _triangle(drive)
-        return self.dampening * self.expected(drive, dt_ms)
+        """Return the pseudo-derivative d spikes / d drive: dampening times exp(drive), or the triangle; 0 where the rate saturates."""
+        slope = _triangle(drive) if self.pseudo_derivative == "triangle" else self.expected(drive, dt_ms)
+        return self.dampening * torch.where(drive <= self.log_ceiling(dt_ms), slope, 0.0)
 
     def drive_for(self, expected: torch.Tensor, dt_ms: float) -> torch.Tensor:
         """Return the drive whose expected count is given; counts below 1e-9 are raised to it."""

@@ -115,6 +115,16 @@ def test_couplings(n_lags, n_filters, n_delay):
     assert_same(run("numba", *parts), run("reference", *parts), torch.float64)
 
 
+def test_counts_that_saturate_are_equal():
+    """Feedback that would send counts beyond all bounds: half of the bins at the ceiling of e^1.5."""
+    neuron, coupling, carry, sampling, current, given = problem(3, 60, 5, torch.float64, kind="poisson", bias=0.5)
+    sampling = sampling._replace(log_ceiling=1.5)
+    coupling = coupling._replace(lag_weight=coupling.lag_weight.abs(), trace_weight=coupling.trace_weight.abs())
+    ours, theirs = (run(backend, neuron, coupling, carry, sampling, current, given) for backend in ("numba", "reference"))
+    assert 0.3 < (theirs[1] > 1.5).double().mean() and theirs[0].max() < 20
+    assert_same(ours, theirs, torch.float64)
+
+
 def test_without_coupling():
     neuron, _, carry, sampling, current, given = problem(2, 40, 6, torch.float64, n_lags=0, n_filters=0, n_delay=1)
     parts = (neuron, None, carry, sampling, current, given)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from fitspike.kernels.dispatch import choose
+from fitspike.kernels.linear_rollout.sampling import MAX_LOG_EXPECTED
 
 if TYPE_CHECKING:
     import torch
@@ -51,12 +52,14 @@ class LinearCoupling(NamedTuple):
 
 class Sampling(NamedTuple):
     """How spikes are sampled. `values` (n_trials, n_bins, n_neurons): for "threshold" the drive above which a neuron spikes, for
-    "poisson" the uniform at which the Poisson distribution of mean exp(drive) is inverted. slope(drive) is the pseudo-derivative.
+    "poisson" the uniform at which the Poisson distribution of mean exp(min(drive, log_ceiling)) is inverted. slope(drive) is the
+    pseudo-derivative.
     """
 
     kind: str
     values: torch.Tensor
     slope: Callable[[torch.Tensor], torch.Tensor]
+    log_ceiling: float = MAX_LOG_EXPECTED
 
 
 class LinearCarry(NamedTuple):

@@ -21,7 +21,7 @@ import torch
 from fitspike.kernels.compiling import cached
 from fitspike.kernels.linear_rollout import LinearCarry, LinearCoupling, LinearNeuron, Sampling
 from fitspike.kernels.linear_rollout import reference as reference_module
-from fitspike.kernels.linear_rollout.sampling import MAX_LOG_EXPECTED, SEQUENTIAL_LIMIT
+from fitspike.kernels.linear_rollout.sampling import SEQUENTIAL_LIMIT
 
 _RESETS = {"none": 0, "subtract": 1, "to_value": 2}
 _KINDS = {"threshold": 0, "poisson": 1}
@@ -85,6 +85,7 @@ class _Run:
         self.is_sampled = not self.is_clamped.all()
         self.values = _time_first(sampling.values, np.float64) if self.is_sampled else np.zeros((1, 1, 1))
         self.kind = _KINDS[sampling.kind] if self.is_sampled else 0
+        self.log_ceiling = sampling.log_ceiling if self.is_sampled else 0.0
         self.is_reset = np.array(neuron.is_reset, dtype=np.bool_)
         n_delay = 1 if coupling is None else coupling.n_delay
         # Rows 0 .. n_delay - 1 + n_lags of `spikes` are the past in order of time, so that bin t is row n_past + 1 + t - 1.
@@ -116,6 +117,7 @@ class _Run:
             self.observed,
             self.values,
             self.kind,
+            self.log_ceiling,
             lag_weight,
             trace_weight,
             self.trace_decay,
@@ -241,6 +243,7 @@ def _forward(
     observed,
     values,
     kind,
+    log_ceiling,
     lag_weight,
     trace_weight,
     trace_decay,
@@ -293,7 +296,7 @@ def _forward(
                 elif kind == 0:
                     spikes[n_known + t, k, i] = 1.0 if drive[i] > values[t, k, i] else 0.0
                 else:
-                    mean = np.exp(min(np.float64(drive[i]), MAX_LOG_EXPECTED))
+                    mean = np.exp(min(np.float64(drive[i]), log_ceiling))
                     if mean > SEQUENTIAL_LIMIT:
                         return False
                     spikes[n_known + t, k, i] = _poisson_quantile(mean, values[t, k, i])

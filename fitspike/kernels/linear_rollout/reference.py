@@ -83,7 +83,7 @@ class _Sample(torch.autograd.Function):
     def forward(ctx, drive: torch.Tensor, values: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         ctx.save_for_backward(drive)
         ctx.slope = sampling.slope
-        return draw(drive, values, sampling.kind)
+        return draw(drive, values, sampling.kind, sampling.log_ceiling)
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:

@@ -11,11 +11,11 @@ MAX_LOG_EXPECTED = 60.0
 """Log of the expected count at which it saturates; exp(60) = 1e26 is finite in float32."""
 
 
-def draw(drive: torch.Tensor, values: torch.Tensor, kind: str) -> torch.Tensor:
-    """Return spikes at the thresholds or uniforms `values`."""
+def draw(drive: torch.Tensor, values: torch.Tensor, kind: str, log_ceiling: float = MAX_LOG_EXPECTED) -> torch.Tensor:
+    """Return spikes at the thresholds or uniforms `values`; the mean of a Poisson count is exp(drive), at most exp(log_ceiling)."""
     if kind == "threshold":
         return (drive > values).to(drive.dtype)
-    return poisson_quantile(torch.exp(drive.clamp_max(MAX_LOG_EXPECTED)), values).to(drive.dtype)
+    return poisson_quantile(torch.exp(drive.clamp_max(log_ceiling)), values).to(drive.dtype)
 
 
 def poisson_quantile(expected: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:

@@ -235,3 +235,25 @@ def test_a_neuron_model_that_takes_the_networks_names_is_refused():
 
     with pytest.raises(PluginError, match="parameters called coupling"):
         SpikingNetwork(neuron=Clash()).param_specs(binned_spikes().info())
+
+
+def test_runaway_feedback_stays_finite_and_is_pushed_down():
+    """Without a ceiling these counts pass 1e20 within a few bins, and no gradient is finite."""
+    binned = binned_spikes(8, 100, 2, rate=0.2)
+    model = SpikingNetwork(neuron=SRM(post_spike_tau_ms=(10.0,)), emission="poisson", coupling_ms=0.0)
+    params = made(model, binned)
+    params["post_spike_weight"] = torch.ones(2, 1, dtype=torch.float64, requires_grad=True)
+    uniforms = torch.as_tensor(Stream(0, "x").uniforms(8, range(100), 2))
+    run = model.rollout(params, binned.chunk(range(8), 0, 100), uniforms=uniforms)
+    assert 0.8 < run.spikes[:, 50:].mean() < 1.2  # 1000 Hz in bins of 1 ms
+    too_many = (run.latents["expected"].mean(0) - 0.2).square().mean()
+    gradient = torch.autograd.grad(too_many, params["post_spike_weight"])[0]
+    assert torch.isfinite(gradient).all() and (gradient > 0).all()
+
+
+def test_channels_faster_than_sampled_counts_are_refused():
+    counts = np.random.default_rng(0).poisson(30.0, (5, 20, 2))
+    info = Recording.from_counts(counts, dt_ms=10.0).bin().info()
+    with pytest.raises(InvalidInputError, match=r"fires at 3,0\d\d Hz.*Raise highest_hz"):
+        SpikingNetwork(emission="poisson").param_specs(info)
+    assert SpikingNetwork(emission="poisson", highest_hz=3e4).param_specs(info)

@@ -1,5 +1,7 @@
 """Emissions against scipy.stats, exact enumeration of their normalisation, and finite differences."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -51,13 +53,30 @@ def test_poisson_log_prob_equals_scipy():
     np.testing.assert_allclose(ours, stats.poisson(np.exp(drive)).logpmf(counts), rtol=1e-12)
 
 
-@pytest.mark.parametrize("emission", [Bernoulli(), Hazard(), Poisson()])
+@pytest.mark.parametrize("emission", [Bernoulli(), Hazard(), Poisson(highest_hz=1e4)])
 def test_probabilities_sum_to_one_and_have_the_stated_mean(emission):
     drive = torch.tensor([-4.0, 0.0, 1.5], dtype=torch.float64)
     counts = torch.arange(2.0 if emission.is_binary else 60.0, dtype=torch.float64)
     probability = emission.log_prob(drive[:, None], counts[None, :], DT_MS).exp()
     torch.testing.assert_close(probability.sum(1), torch.ones(3, dtype=torch.float64))
     torch.testing.assert_close((probability * counts).sum(1), emission.expected(drive, DT_MS))
+
+
+def test_sampled_poisson_counts_saturate_at_the_highest_rate_and_the_likelihood_does_not():
+    """At 300 Hz in bins of 2 ms the mean is 0.6; five standard errors of 20000 counts."""
+    emission = Poisson(highest_hz=300.0)
+    drive = torch.tensor([math.log(0.3), math.log(0.6) + 1e-9, 3.0, 70.0], dtype=torch.float64, requires_grad=True)
+    expected = emission.expected(drive, DT_MS)
+    torch.testing.assert_close(expected, torch.tensor([0.3, 0.6, 0.6, 0.6], dtype=torch.float64))
+    assert torch.autograd.grad(expected.sum(), drive)[0].tolist() == pytest.approx([0.3, 0.0, 0.0, 0.0])
+    assert emission.slope(drive.detach(), DT_MS).tolist() == pytest.approx([0.3, 0.0, 0.0, 0.0])
+    uniforms = as_tensor(np.random.default_rng(0).random(20000))
+    counts = emission.sample(torch.full((20000,), 70.0, dtype=torch.float64), uniforms, DT_MS)
+    assert abs(float(counts.mean()) - 0.6) < 5 * np.sqrt(0.6 / 20000)
+    log_prob = emission.log_prob(torch.tensor([3.0], dtype=torch.float64), torch.tensor([7.0], dtype=torch.float64), DT_MS)
+    np.testing.assert_allclose(log_prob.numpy(), stats.poisson(np.exp(3.0)).logpmf(7), rtol=1e-12)
+    with pytest.raises(InvalidInputError, match="highest_hz"):
+        Poisson(highest_hz=0.0)
 
 
 @pytest.mark.parametrize("emission", [Bernoulli(), Hazard(), Poisson()])
