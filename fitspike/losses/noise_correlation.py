@@ -14,7 +14,10 @@ from fitspike.losses.summary_statistics import halves, recorded_value, simulated
 from fitspike.statistics.correlations import NoiseCorrelation
 
 if TYPE_CHECKING:
-    from fitspike.recording.binned import BinnedSpikes
+    from fitspike.recording.binned import BinnedSpikes, SpikeChunk
+
+_MOST_NOISE = 4.0
+"""Variance of simulated estimates that is taken off, over that of trials with the recorded variances."""
 
 
 class _Recorded(NamedTuple):
@@ -34,7 +37,9 @@ class NoiseCorrelationLoss:
         loss = sum_{ijd} (A_ij(d) - C_ij(d)) (B_ij(d) - C_ij(d)) / (v_i v_j)  /  sum_{ijd} C_ij(d)^2 / (v_i v_j),
 
     without the diagonal of lag 0: 0 is perfect, 1 is a model without noise correlations. A and B come from two halves of the simulated
-    trials, so that the mean of the loss holds no variance of the simulation; it may fall below 0.
+    trials, so that the mean of the loss holds no variance of the simulation; it may fall below 0. That is the square of (A + B) / 2 - C
+    less the square of (A - B) / 2, the variance. Activity that runs away in one trial of a batch makes the latter boundless, and a fit
+    would be paid for it: no more is taken off than four times the variance of as many trials like the recorded ones.
 
     n_lags : lags 0 .. n_lags - 1, in bins
     form : "unbiased"; or "published", the mean squared difference of covariances of expected counts over all entries, diagonal included,
@@ -86,14 +91,24 @@ class NoiseCorrelationLoss:
         if self.form == "published":
             value = self._of_expected(free, context)
             return {self.name: _sum(weight * (value - truth).square()) / weight.sum().clamp_min(1.0)}
-        a, b = (simulated_value(self._statistic, free, context, rows) for rows in halves(free))
+        rows = halves(free)
+        a, b = (simulated_value(self._statistic, free, context, half) for half in rows)
         # A half without two trials of any condition has no covariance (NaN): such a batch says nothing.
-        return {self.name: _sum(weight * (a - truth) * (b - truth)) / _sum(weight * truth.square()).clamp_min(1e-300)}
+        missed = _sum(weight * ((a + b) / 2 - truth).square())
+        noise = _sum(weight * ((a - b) / 2).square())
+        n_products = sum(_degrees_of_freedom(free.chunk.rows(half)) for half in rows) * free.chunk.n_bins
+        most = _MOST_NOISE * float((weight > 0).sum()) / max(1, n_products)
+        return {self.name: (missed - noise.clamp_max(most)) / _sum(weight * truth.square()).clamp_min(1e-300)}
 
     def _of_expected(self, free: Any, context: LossContext) -> torch.Tensor:
         """Return the covariances of expected counts at all lags, as if they were the spikes."""
         acc = self._statistic.update(self._statistic.init(context.data), free.rollout.latents["expected"], free.chunk)
         return self._statistic.finalise(acc)
+
+
+def _degrees_of_freedom(chunk: SpikeChunk) -> int:
+    """Return the number of trials less the number of means that are taken off them."""
+    return chunk.n_trials - len(set(chunk.condition.tolist()))
 
 
 def _sum(values: torch.Tensor) -> torch.Tensor:

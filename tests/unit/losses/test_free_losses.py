@@ -163,6 +163,17 @@ def test_noise_correlation_loss_is_the_part_of_the_covariances_that_is_missed():
     np.testing.assert_allclose(float(loss(context_of(binned, z, loss))["noise_correlation"]), expected, rtol=1e-5)
 
 
+def test_noise_correlation_loss_does_not_pay_for_a_trial_that_runs_away():
+    """One trial in twenty fires ten times as much. The product of two halves is as often below 0, and falls the more the more it fires."""
+    binned, loss = recorded(400), NoiseCorrelationLoss(n_lags=2)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        z = torch.as_tensor(rng.random((20, N_BINS, 4)) < 0.2, dtype=torch.float64)
+        scale = torch.tensor(10.0, dtype=torch.float64, requires_grad=True)
+        value = loss(context_of(binned, torch.cat([z[:1] * scale, z[1:]]), loss))["noise_correlation"]
+        assert value > 1 and torch.autograd.grad(value, scale)[0] > 0
+
+
 def test_published_noise_correlation_is_the_mean_square_over_all_entries():
     binned, loss = recorded(60), NoiseCorrelationLoss(n_lags=1, form="published")
     p = np.random.default_rng(2).random((30, N_BINS, 4))
