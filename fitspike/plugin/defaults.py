@@ -43,11 +43,13 @@ def fitspike_register_losses(register: Register) -> None:
     """Register the built-in losses."""
     register("fitspike.losses.hidden_rate:HiddenRate", name="hidden_rate")
     register("fitspike.losses.likelihood:NegativeLogLikelihood", name="nll")
+    register("fitspike.losses.mmd:MaximumMeanDiscrepancy", name="mmd")
     register("fitspike.losses.noise_correlation:NoiseCorrelationLoss", name="noise_correlation")
     register("fitspike.losses.priors:Group", name="group")
     register("fitspike.losses.priors:L1", name="l1")
     register("fitspike.losses.priors:L2", name="l2")
     register("fitspike.losses.priors:Smoothness", name="smoothness")
+    register("fitspike.losses.trial_matching:TrialMatching", name="trial_matching")
 
 
 @hookimpl
