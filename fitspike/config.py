@@ -40,7 +40,7 @@ class LossTerm(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    weight: float = Field(1.0, description="Weight of this loss in the sum.")
+    weight: float = Field(1.0, allow_inf_nan=False, description="Weight of this loss in the sum.")
 
     @property
     def settings(self) -> dict[str, Any]:

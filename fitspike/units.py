@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fitspike.errors import BinWidthError, UnitError, did_you_mean
+from fitspike.errors import BinWidthError, InvalidInputError, UnitError, did_you_mean
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
+_MOST_S = 9.2e9  # of int64 nanoseconds: 292 years
 
 TIME_UNITS_NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0, "min": 60e9}
 
@@ -38,8 +39,21 @@ PARAMETER_UNITS = frozenset(
 
 
 def s_to_ns(seconds: np.ndarray | float) -> np.ndarray:
-    """Return seconds as int64 nanoseconds, rounded to the nearest one."""
-    return np.rint(np.asarray(seconds, dtype=np.float64) * NS_PER_S).astype(np.int64)
+    """Return seconds as int64 nanoseconds, rounded to the nearest one.
+
+    Raises
+    ------
+    InvalidInputError
+        If a time is NaN, infinite, or beyond what int64 holds (292 years).
+    """
+    seconds = np.asarray(seconds, dtype=np.float64)
+    is_held = np.abs(seconds) < _MOST_S  # not `>=`: NaN compares false
+    if not is_held.all():
+        first = seconds[~is_held].ravel()[0]
+        raise InvalidInputError(
+            f"a time is {first:g} s; expected a finite number of seconds. Is its unit right? Leave out what has no limit."
+        )
+    return np.rint(seconds * NS_PER_S).astype(np.int64)
 
 
 def ns_to_s(nanoseconds: np.ndarray | int) -> np.ndarray:

@@ -5,9 +5,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from fitspike.errors import RecordingError, UnitError
+from fitspike.errors import InvalidInputError, RecordingError, UnitError
 from fitspike.recording.recording import Recording
 from fitspike.recording.times import times_to_ns
+from fitspike.units import s_to_ns
 
 DAY_S = 86_400
 
@@ -90,3 +91,14 @@ def test_a_quantity_keeps_its_own_unit():
 def test_times_that_are_none(times, options, error, text):
     with pytest.raises(error, match=text):
         times_to_ns(times, **options)
+
+
+@pytest.mark.parametrize("time_s", [np.nan, np.inf, -np.inf, 1e10, -1e300])
+def test_times_that_no_nanoseconds_hold_are_refused_where_a_recording_is_cut(time_s):
+    recording = Recording.from_arrays([0.1, 0.9], [0, 0])
+    for cut in ({"start_s": time_s}, {"stop_s": time_s}):
+        with pytest.raises(InvalidInputError, match="a time is .* expected a finite number of seconds"):
+            recording.select(**cut)
+    with pytest.raises(InvalidInputError, match="expected a finite number"):
+        recording.align([0.5], (-0.1, time_s))
+    assert s_to_ns([9.1e9, -9.1e9]).tolist() == [9_100_000_000 * 10**9, -9_100_000_000 * 10**9]
