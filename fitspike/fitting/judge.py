@@ -12,7 +12,7 @@ from fitspike.config import RunConfig
 from fitspike.errors import InvalidInputError
 from fitspike.fitting.optimise import Fitted
 from fitspike.fitting.prepare import Prepared
-from fitspike.models.base import HasConnectivity, HasStability
+from fitspike.models.base import HasCaveats, HasConnectivity, HasStability
 from fitspike.models.connectivity import Connectivity
 from fitspike.params import to_tensors
 from fitspike.recording.binned import BinnedSpikes
@@ -178,7 +178,7 @@ def judge(prepared: Prepared, fitted: Fitted, config: RunConfig, stop_if_asked: 
     """
     score = score_held_out(prepared, fitted, config)
     stop_if_asked()
-    notes = stability_note(fitted)
+    notes = [*stability_note(fitted), *(fitted.model.caveats() if isinstance(fitted.model, HasCaveats) else ())]
     try:
         simulation, statistics, warnings = simulate_beside(prepared, fitted, config)
     except InvalidInputError as error:

@@ -49,12 +49,7 @@ class BPTT:
         InvalidInputError
             If no parameter is trainable, there is no loss, or a loss needs latents that the model does not have.
         """
-        check_losses(losses)
-        if not any(spec.trainable for spec in specs.values()):
-            raise InvalidInputError(f"model {model.name!r} has no trainable parameter; there is nothing to fit.")
-        for name, (loss, _) in losses.items():
-            if "latents" in loss.needs and not isinstance(model, HasLatents):
-                raise InvalidInputError(f"loss {name!r} needs latents, but model {model.name!r} has none. Use a model with latents.")
+        check_can_learn(model, specs, losses)
         return BoundBPTT(model, dict(specs), dict(losses), data)
 
 
@@ -89,22 +84,44 @@ class BoundBPTT:
             ),
         )
         terms, metrics = weighted_terms(self.losses, context)
-        trained = [name for name, spec in self.specs.items() if spec.trainable]
-        inputs = [raw[name] for name in trained]
-        if batch.wants_term_norms and len(terms) > 1:
-            metrics |= {f"gradient_norm/{name}": _gradient_norm(term, inputs) for name, term in terms.items()}
-        gradients = torch.autograd.grad(torch.stack(list(terms.values())).sum(), inputs, allow_unused=True)
-        if context.new_carry is None:
-            # No loss has passed over the recorded spikes; the next chunk still needs their history.
-            with torch.no_grad():
-                _, context.new_carry = self.model.log_likelihood(params, batch.chunk, batch.carry, batch.rng)
-        batch.new_carry = detach(context.new_carry)
-        zeros = (torch.zeros_like(raw[name]) for name in trained)
-        return {name: zero if g is None else g for name, g, zero in zip(trained, gradients, zeros, strict=True)}, metrics
+        return gradients_of(terms, metrics, self.specs, raw, batch, context)
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: back-propagation keeps no state between batches."""
         return {}
+
+
+def check_can_learn(model: Model, specs: Mapping[str, ParamSpec], losses: WeightedLosses) -> None:
+    """Raise an InvalidInputError if nothing can be trained, or a loss needs latents that the model does not have."""
+    check_losses(losses)
+    if not any(spec.trainable for spec in specs.values()):
+        raise InvalidInputError(f"model {model.name!r} has no trainable parameter; there is nothing to fit.")
+    for name, (loss, _) in losses.items():
+        if "latents" in loss.needs and not isinstance(model, HasLatents):
+            raise InvalidInputError(f"loss {name!r} needs latents, but model {model.name!r} has none. Use a model with latents.")
+
+
+def gradients_of(
+    terms: Mapping[str, torch.Tensor],
+    metrics: Mapping[str, float],
+    specs: Mapping[str, ParamSpec],
+    raw: RawParams,
+    batch: Batch,
+    context: LossContext,
+) -> tuple[RawParams, StepMetrics]:
+    """Return the gradient of the sum of terms per trainable raw parameter, and the metrics; sets the batch's new carry."""
+    trained = [name for name, spec in specs.items() if spec.trainable]
+    inputs = [raw[name] for name in trained]
+    if batch.wants_term_norms and len(terms) > 1:
+        metrics = {**metrics, **{f"gradient_norm/{name}": _gradient_norm(term, inputs) for name, term in terms.items()}}
+    gradients = torch.autograd.grad(torch.stack(list(terms.values())).sum(), inputs, allow_unused=True)
+    if context.new_carry is None:
+        # No loss has passed over the recorded spikes; the next chunk still needs their history.
+        with torch.no_grad():
+            _, context.new_carry = context.model.log_likelihood(context.params, batch.chunk, batch.carry, batch.rng)
+    batch.new_carry = detach(context.new_carry)
+    zeros = (torch.zeros_like(raw[name]) for name in trained)
+    return {name: zero if g is None else g for name, g, zero in zip(trained, gradients, zeros, strict=True)}, metrics
 
 
 def _gradient_norm(term: torch.Tensor, inputs: list[torch.Tensor]) -> float:

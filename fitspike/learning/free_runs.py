@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -39,7 +39,15 @@ def free_rows(chunk: SpikeChunk, n_trials: int, *, has_repeats: bool) -> np.ndar
     return np.concatenate(rows)
 
 
-def run_free(
+class FreeStart(NamedTuple):
+    """What decides a free run besides the parameters: bins, trials and signals, the recorded past, and uniforms."""
+
+    chunk: SpikeChunk
+    carry: Carry
+    uniforms: torch.Tensor
+
+
+def start_free(
     model: Model,
     params: Mapping[str, torch.Tensor],
     chunk: SpikeChunk,
@@ -48,8 +56,8 @@ def run_free(
     *,
     n_trials: int | None = None,
     has_repeats: bool = False,
-) -> FreeRun:
-    """Return a free run over the bins of a chunk, started from the recorded past.
+) -> FreeStart:
+    """Return the start of a free run over the bins of a chunk, from the recorded past.
 
     Parameters
     ----------
@@ -66,4 +74,19 @@ def run_free(
     bins = range(chunk.first_bin, chunk.first_bin + chunk.n_bins)
     like = next(iter(params.values()))
     uniforms = torch.as_tensor(rng.child("free").uniforms(len(rows), bins, n_units), device=like.device)
-    return FreeRun(model.rollout(params, chunk, uniforms=uniforms, carry=carry), chunk)
+    return FreeStart(chunk, carry, uniforms)
+
+
+def run_free(
+    model: Model,
+    params: Mapping[str, torch.Tensor],
+    chunk: SpikeChunk,
+    carry: Carry,
+    rng: Stream,
+    *,
+    n_trials: int | None = None,
+    has_repeats: bool = False,
+) -> FreeRun:
+    """Return a free run; the arguments are those of `start_free`."""
+    start = start_free(model, params, chunk, carry, rng, n_trials=n_trials, has_repeats=has_repeats)
+    return FreeRun(model.rollout(params, start.chunk, uniforms=start.uniforms, carry=start.carry), start.chunk)

@@ -34,7 +34,7 @@ def check_repeats(binned: BinnedSpikes, loss: str) -> None:
         else:
             found = f"no two of the {binned.n_trials} training trials share one of the {len(binned.condition_names)} conditions"
         raise TooFewTrialsError(
-            f"loss {loss!r} compares repeats of one stimulus, and {found}. Cut the recording into trials around events (`align`), label "
+            f"loss {loss!r} compares repeats of one stimulus, and {found}. Cut the recording into trials around events (`--align`), label "
             "them with conditions, hold fewer trials out, or leave this loss out."
         )
     for number in range(int(group.max()) + 1):
@@ -56,7 +56,7 @@ def _check_same_signals(binned: BinnedSpikes, trials: np.ndarray, loss: str, mos
     if differing and len(differing) == len(binned.source_signals):
         raise InvalidInputError(
             f"loss {loss!r} would compare {len(trials)} trials without a condition as repeats of one stimulus, but their signals differ "
-            f"({', '.join(differing)}). Give each trial its condition (a column of the trial table, or `attach`), or leave this loss out."
+            f"({', '.join(differing)}). Give each trial its condition (`--attach-conditions`), or leave this loss out."
         )
 
 
@@ -71,5 +71,5 @@ def check_can_follow(model: Any, binned: BinnedSpikes, loss: str) -> None:
     if hasattr(model, "inputs") and not model.inputs(binned.info()):
         raise InvalidInputError(
             f"loss {loss!r} asks the model to follow the stimulus, and no stimulus reaches {model.name!r}: the recording has no signals "
-            "(or they are left out), and no time bumps are asked for. Attach the stimulus (`--attach`), or set time_bumps=10."
+            "(or they are left out), and no time bumps are asked for. Attach the stimulus (`--attach-signals`), or set time_bumps=10."
         )

@@ -153,6 +153,15 @@ class HasLatents(Protocol):
 
 
 @runtime_checkable
+class HasCaveats(Protocol):
+    """A model with limits that its user should read beside every result."""
+
+    def caveats(self) -> tuple[str, ...]:
+        """Return sentences, none where there is nothing to say for these settings."""
+        ...
+
+
+@runtime_checkable
 class HasStability(Protocol):
     """A model that can tell whether its free activity would run away."""
 

@@ -71,7 +71,7 @@ def input_specs(model: SpikingNetwork, data: DataInfo, unit: str) -> dict[str, P
 def _encoder_specs(model: SpikingNetwork, n_channels: int, n_units: int, unit: str) -> dict[str, ParamSpec]:
     if not n_channels:
         raise InvalidInputError(
-            f"the {model.encoder.name!r} encoder has no signal to encode. Attach the stimulus (`--attach`), or leave encoder out."
+            f"the {model.encoder.name!r} encoder has no signal to encode. Attach the stimulus (`--attach-signals`), or leave encoder out."
         )
     n_features = model.encoder.n_features(n_channels)
     scale = 1.0 / np.sqrt(n_features)

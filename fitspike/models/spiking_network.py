@@ -187,7 +187,7 @@ class SpikingNetwork:
         -------
         Rollout of the recorded neurons. log_prob (n_trials, n_neurons) is that of the spikes that came out, observed or sampled.
         latents: "drive", "expected" and "expected_square", (n_trials, n_bins, n_neurons), differentiable, and, with hidden units,
-        "hidden_spikes" and "hidden_expected".
+        "hidden_spikes" and "hidden_expected", and, where they are observed, "hidden_log_prob" (n_trials, n_hidden).
         """
         n_visible, n_units = context.n_neurons, context.n_neurons + self.n_hidden
         if uniforms.shape[-1] != n_units:
@@ -216,6 +216,8 @@ class SpikingNetwork:
         if self.n_hidden:
             latents["hidden_spikes"] = driven.spikes[..., n_visible:]
             latents["hidden_expected"] = self.emission_object().expected(driven.drive[..., n_visible:], context.dt_ms)
+            if observed_mask is not None and bool(observed_mask[n_visible:].all()):
+                latents["hidden_log_prob"] = self._log_prob(driven, context, slice(n_visible, None))
         new_carry = NetworkCarry(driven.carry, past_signals)
         return Rollout(driven.spikes[..., :n_visible], self._log_prob(driven, context), latents, new_carry)
 
@@ -229,6 +231,16 @@ class SpikingNetwork:
         weight = (params["coupling"] * params["coupling_mask"].unsqueeze(-1)).sum(-1)
         n_visible = weight.shape[0] - self.n_hidden
         return Connectivity(weight[:n_visible, :n_visible].detach().cpu().numpy(), unit=getattr(self.neuron, "current_unit", "1"))
+
+    def caveats(self) -> tuple[str, ...]:
+        """Return what to keep in mind when couplings are read as synapses."""
+        if not self.n_hidden or self.coupling_ms == 0 or self.n_coupling == 1:
+            return ()
+        return (
+            f"Couplings with {self.n_coupling} free lags absorb paths through hidden neurons: a delayed path from one recorded neuron to "
+            "another is not told apart from a direct coupling at a later lag. To read couplings as connections use one filter of short lag "
+            "(n_coupling=1), signs (dale) or allowed connections (connect).",
+        )
 
     # -- pieces ---------------------------------------------------------------------------------------------------------------------
 
@@ -283,10 +295,10 @@ class SpikingNetwork:
         )
         return driven, NetworkCarry(RolloutCarry(driven.carry.neuron, driven.carry.spikes, past), past_signals)
 
-    def _log_prob(self, driven: Driven, chunk: SpikeChunk) -> torch.Tensor:
-        """Return the log-probability of the recorded neurons' spikes summed over scored bins, (n_trials, n_neurons) float64."""
-        n_visible = chunk.n_neurons
-        log_prob = self.emission_object().log_prob(driven.drive[..., :n_visible], driven.spikes[..., :n_visible].detach(), chunk.dt_ms)
+    def _log_prob(self, driven: Driven, chunk: SpikeChunk, units: slice | None = None) -> torch.Tensor:
+        """Return the log-probability of the spikes of some units, or the recorded ones, summed over scored bins, (n_trials, n) float64."""
+        units = slice(chunk.n_neurons) if units is None else units
+        log_prob = self.emission_object().log_prob(driven.drive[..., units], driven.spikes[..., units].detach(), chunk.dt_ms)
         mask = chunk.mask.to(log_prob.device).unsqueeze(-1)
         return torch.where(mask, log_prob, 0.0).sum(dim=1, dtype=torch.float64)
 

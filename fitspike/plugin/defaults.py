@@ -56,6 +56,7 @@ def fitspike_register_losses(register: Register) -> None:
 def fitspike_register_learning_rules(register: Register) -> None:
     """Register the built-in learning rules."""
     register("fitspike.learning.bptt:BPTT", name="bptt")
+    register("fitspike.learning.score_function:ScoreFunction", name="score-function")
 
 
 @hookimpl
