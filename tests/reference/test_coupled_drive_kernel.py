@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fitspike.kernels.coupled_drive import DriveFilters, coupled_drive, coupled_drive_adjoint
+from fitspike.kernels.coupled_drive import MAX_EXPECTED, DriveFilters, coupled_drive, coupled_drive_adjoint
 from fitspike.kernels.filtered_counts import filtered_counts
 from fitspike.kernels.point_process import Events
 from fitspike.rng import Stream
@@ -118,3 +118,13 @@ def test_large_counts_of_wide_bins_are_sampled_as_asked(backend: str) -> None:
     assert (np.abs(free.spikes.mean(axis=(0, 1)) - 150.0) < 5 * np.sqrt(150 / 400)).all()
     replay = coupled_drive(base, filters, spikes=free.spikes, **options)
     np.testing.assert_array_equal(replay.drive, free.drive)
+
+
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_a_replay_with_uniforms_saturates_as_the_free_run_did(backend: str) -> None:
+    base = np.full((1, 3, 2), np.log(MAX_EXPECTED) + 2.0)
+    options = {"past": np.zeros((1, 0, 2)), "state": np.zeros((1, 0, 2)), "backend": backend}
+    draws = Stream(6, "draws").uniforms(1, range(3), 2)
+    free = coupled_drive(base, DriveFilters(), uniforms=draws, **options)
+    replay = coupled_drive(base, DriveFilters(), spikes=free.spikes, uniforms=draws, **options)
+    assert np.array_equal(replay.drive, free.drive) and (free.drive == np.log(MAX_EXPECTED)).all()

@@ -33,11 +33,11 @@ def coupled_drive(
                 drive[:, t] += _added(filters, counts[:, n_past + t - lag], lag - 1)
         if regulation is not None:
             drive[:, t], expected = _regulated(drive[:, t], sums, regulation, emission)
-        if not clamped.all():
+        if len(uniforms):
             drive[:, t] = np.minimum(drive[:, t], _highest(emission))
             sampled = _sample(drive[:, t], uniforms[:, t], emission)
             counts[:, n_past + t] = np.where(clamped, counts[:, n_past + t], sampled)
-        if regulation is not None:
+        if regulation is not None and regulation.fade > 0.0:
             sums = regulation.fade * (sums + np.stack([counts[:, n_past + t], expected], axis=1))
         if filters.decay is not None:
             added = [_added(filters, counts[:, n_past + t], f) for f in range(len(filters.decay))]
