@@ -73,9 +73,13 @@ def simulate_beside(prepared: Prepared, fitted: Fitted, config: RunConfig) -> tu
     recorded = {f"recorded/{name}": value for name, value in summarise(data, settings).items()}
     if config.simulation.max_seconds == 0:
         return {}, recorded, []
-    found, summary = simulate_and_compare(
-        fitted.model, fitted.params, data, prepared.data, Stream(config.seed, "simulation"), settings, config.simulation.max_seconds
-    )
+    stream = Stream(config.seed, "simulation")
+    try:
+        found, summary = simulate_and_compare(
+            fitted.model, fitted.params, data, prepared.data, stream, settings, config.simulation.max_seconds
+        )
+    except InvalidInputError as error:  # it runs away
+        return {"error": str(error)}, recorded, [str(error)]
     warnings = [str(text) for text in found.get("warnings", ())]
     return found, recorded | {f"simulated/{name}": value for name, value in summary.items()}, warnings
 
@@ -174,15 +178,12 @@ def judge(prepared: Prepared, fitted: Fitted, config: RunConfig, stop_if_asked: 
     """Return scores, simulation and statistics of a fit.
 
     A score that cannot be computed (infinite parameters, say) is an error; a simulation that cannot is a note, as it says something about
-    the model.
+    the model, and the figures show the data alone.
     """
     score = score_held_out(prepared, fitted, config)
     stop_if_asked()
     notes = [*stability_note(fitted), *(fitted.model.caveats() if isinstance(fitted.model, HasCaveats) else ())]
-    try:
-        simulation, statistics, warnings = simulate_beside(prepared, fitted, config)
-    except InvalidInputError as error:
-        simulation, statistics, warnings = {"error": str(error)}, {}, [str(error)]
+    simulation, statistics, warnings = simulate_beside(prepared, fitted, config)
     stop_if_asked()
     statistics |= model_statistics(fitted)
     if score is not None:
