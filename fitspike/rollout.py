@@ -15,9 +15,9 @@ from typing import Protocol, TypeAlias
 import torch
 
 from fitspike.errors import BackendError, InvalidInputError
-from fitspike.kernels.linear_rollout import LinearCarry, LinearNeuron, Sampling, linear_rollout
+from fitspike.kernels.linear_rollout import LinearCarry, LinearNeuron, linear_rollout
 from fitspike.neurons.base import Emission, HasLinearForm, NeuronModel
-from fitspike.neurons.emissions import NEVER_DRIVE
+from fitspike.neurons.emissions import NEVER_DRIVE, kernel_sampling
 from fitspike.types import Params, State
 
 
@@ -97,7 +97,6 @@ def rollout(
         Which neurons are clamped to `observed`. Default: all if `observed` is given, else none.
     carry : the carry of the chunk before; None at the start of a trial, where there are no past spikes
     backend : "auto", "step" (never the kernel), or a backend of the kernel: "numba", "reference"
-        The kernel passes no gradient through the carry.
 
     Returns
     -------
@@ -242,12 +241,7 @@ def _by_linear_form(
             raise InvalidInputError("the carry comes from a run bin by bin. Use one backend for all chunks of a trial.")
     none = like.new_zeros(n_trials, 0, n_neurons), like.new_zeros(n_trials, n_neurons, 0)
     kernel_past, kernel_trace = coupling.to_kernel(past) if coupling is not None else none
-    sampling = None
-    if uniforms is not None:
-        values = emission.threshold(uniforms, dt_ms) if emission.sampling == "threshold" else uniforms
-        sampling = Sampling(emission.sampling, values, lambda drive: emission.slope(drive, dt_ms))
-        if emission.sampling == "poisson":
-            sampling = sampling._replace(log_ceiling=emission.log_ceiling(dt_ms))
+    sampling = kernel_sampling(emission, uniforms, dt_ms) if uniforms is not None else None
     all_spikes, drive, new = linear_rollout(
         linear,
         current.to(like.dtype),

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 
 from fitspike.errors import InvalidInputError, Problems, UnknownNameError, did_you_mean
+from fitspike.kernels.linear_rollout import Sampling, Slope
 from fitspike.kernels.linear_rollout.sampling import MAX_LOG_EXPECTED, poisson_quantile
 from fitspike.neurons.base import Emission
 
@@ -221,6 +222,30 @@ class Poisson:
 def _log_seconds(dt_ms: float) -> float:
     """Return the log of the bin width in seconds."""
     return math.log(dt_ms * 1e-3)
+
+
+def kernel_sampling(emission: Emission, uniforms: torch.Tensor, dt_ms: float) -> Sampling:
+    """Return how the kernel `linear_rollout` samples an emission that has `sampling` and `slope`.
+
+    What the three emissions above do the kernel knows itself. Of any other it asks the thresholds of all uniforms, or inverts the Poisson
+    distribution, and calls the slope.
+    """
+
+    def slope(drive: torch.Tensor) -> torch.Tensor:
+        return emission.slope(drive, dt_ms)
+
+    if type(emission) not in (Bernoulli, Hazard, Poisson):
+        if emission.sampling == "threshold":
+            return Sampling("threshold", emission.threshold(uniforms, dt_ms), slope)
+        return Sampling(emission.sampling, uniforms, slope, log_ceiling=emission.log_ceiling(dt_ms))
+    ceiling = emission.log_ceiling(dt_ms) if isinstance(emission, Poisson) else MAX_LOG_EXPECTED
+    log_bin_s = _log_seconds(dt_ms) if isinstance(emission, Hazard) else 0.0
+    kind, form = {Bernoulli: ("logistic", "logistic"), Hazard: ("hazard", "hazard"), Poisson: ("poisson", "exponential")}[type(emission)]
+    if emission.pseudo_derivative == "triangle":
+        form = "triangle"
+    has_ceiling = form == "hazard" or kind == "poisson"
+    closed = Slope(form, emission.dampening, ceiling if has_ceiling else math.inf, log_bin_s)
+    return Sampling(kind, uniforms, slope, ceiling, log_bin_s, closed)
 
 
 _EMISSIONS = {emission.name: emission for emission in (Bernoulli, Hazard, Poisson)}

@@ -50,20 +50,37 @@ class LinearCoupling(NamedTuple):
     n_delay: int
 
 
+class Slope(NamedTuple):
+    """Closed form of a pseudo-derivative as a function of the drive u, which compiled code can work out for itself.
+
+    "logistic": scale p (1 - p), p = 1 / (1 + exp(-u)). "triangle": scale max(0, 1 - |u|). "exponential": scale exp(u). "hazard": scale
+    h exp(-h), h = exp(u + log_bin_s). 0 where u > ceiling, except for "hazard", where u + log_bin_s saturates there.
+    """
+
+    form: str
+    scale: float
+    ceiling: float
+    log_bin_s: float = 0.0
+
+
 class Sampling(NamedTuple):
-    """How spikes are sampled. `values` (n_trials, n_bins, n_neurons): for "threshold" the drive above which a neuron spikes, for
-    "poisson" the uniform at which the Poisson distribution of mean exp(min(drive, log_ceiling)) is inverted. slope(drive) is the
-    pseudo-derivative.
+    """How spikes are sampled. `values` (n_trials, n_bins, n_neurons) decide them; slope(drive) is the pseudo-derivative.
+
+    kind "threshold": a spike where the drive exceeds `values`. The others take uniforms. "logistic": a spike where the drive exceeds
+    logit(uniform). "hazard": where it exceeds log(-log(1 - uniform)) - log_bin_s. "poisson": the Poisson distribution of mean
+    exp(min(drive, log_ceiling)), inverted. closed_slope : the same as `slope`, for code that cannot call it.
     """
 
     kind: str
     values: torch.Tensor
     slope: Callable[[torch.Tensor], torch.Tensor]
     log_ceiling: float = MAX_LOG_EXPECTED
+    log_bin_s: float = 0.0
+    closed_slope: Slope | None = None
 
 
 class LinearCarry(NamedTuple):
-    """What one chunk hands to the next; no gradient passes through it.
+    """What one chunk hands to the next, differentiable but for bins_left.
 
     state : (n_trials, n_components, n_neurons). bins_left, spikes : (n_trials, n_neurons), of the last bin. past : (n_trials, n_past,
     n_neurons), the spikes before those of the last bin, the latest first, n_past = n_delay - 1 + n_lags. trace : (n_trials, n_neurons,
@@ -88,7 +105,9 @@ def linear_rollout(
     observed_mask: torch.Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[torch.Tensor, torch.Tensor, LinearCarry]:
-    """Return spikes and drive, (n_trials, n_bins, n_neurons), and the carry, differentiable in current, neuron and coupling weights.
+    """Return spikes and drive, (n_trials, n_bins, n_neurons), and the carry, differentiable.
+
+    Gradients are those of current, neuron, coupling weights and carry.
 
     Parameters
     ----------

@@ -1,30 +1,40 @@
-"""Linear rollout with compiled loops over events, and its hand-written adjoint.
+"""Linear rollout with compiled loops over spikes, and its hand-written adjoint, on blocks of trials in threads.
 
-Forward: a spike adds its row of coupling weights to the currents of the bins it reaches; bins without spikes cost no coupling at all.
-Backward, for bins t from the last to the first, with G the adjoint of a quantity:
-
-    G_drive = given G_drive + slope(drive) G_z          (the second where z was sampled; both 0 where the neuron was refractory)
-    G_s    += readout G_drive;   G_I = gain . G_s;   G_s~ = decay G_s
-    G_z(t-1) = given G_z + jump . G_s + reset terms + sum over lags of weight^T G_I of the bins that the spike reaches
-    G_s(t-1) = G_s~ (times 1 - min(z, 1) where the reset is to a value)
-
-The product with weight^T is one matrix product per bin for all trials, left out when nothing is sampled; the gradient of the weights
-is summed over spikes.
+See `numba_forward` and `numba_backward`. Blocks depend on the number of trials alone and their sums are taken in order, so that nothing
+depends on the number of threads.
 """
 
 from __future__ import annotations
 
-import numba
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
 import numpy as np
 import torch
 
-from fitspike.kernels.compiling import cached
 from fitspike.kernels.linear_rollout import LinearCarry, LinearCoupling, LinearNeuron, Sampling
+from fitspike.kernels.linear_rollout import numba_backward as adjoint
+from fitspike.kernels.linear_rollout import numba_forward as compiled
 from fitspike.kernels.linear_rollout import reference as reference_module
-from fitspike.kernels.linear_rollout.sampling import SEQUENTIAL_LIMIT
+from fitspike.kernels.linear_rollout.numba_product import packed
 
-_RESETS = {"none": 0, "subtract": 1, "to_value": 2}
-_KINDS = {"threshold": 0, "poisson": 1}
+_RESETS = {"none": compiled.NO_RESET, "subtract": compiled.SUBTRACT, "to_value": compiled.TO_VALUE}
+_KINDS = {"threshold": compiled.THRESHOLD, "logistic": compiled.LOGISTIC, "hazard": compiled.HAZARD, "poisson": compiled.POISSON}
+_SLOPES = {
+    "logistic": adjoint.LOGISTIC_SLOPE,
+    "triangle": adjoint.TRIANGLE_SLOPE,
+    "exponential": adjoint.EXPONENTIAL_SLOPE,
+    "hazard": adjoint.HAZARD_SLOPE,
+}
+_MOST_SUMS = 16
+"""Sums over trials that are kept apart, each with gradients of all weights; more threads than that find no work in a backward pass."""
+
+_SMALL = 20_000
+"""Neurons times bins times trials below which starting a thread takes longer than the work."""
+
+Result = TypeVar("Result")
 
 
 def supports(device: str = "cpu", dtype: str = "float64", **_: object) -> str | None:
@@ -53,15 +63,19 @@ def linear_rollout(
         lag_weight, trace_weight = empty, empty
     else:
         lag_weight, trace_weight = coupling.lag_weight, coupling.trace_weight
+    # In order of time, so that bin t is row n_known + t.
+    known = torch.cat([carry.past.flip(1), carry.spikes.unsqueeze(1)], dim=1)
     weights = [neuron.decay, neuron.gain, neuron.jump, neuron.readout, neuron.bias, neuron.reset_value]
-    spikes, drive = _LinearRollout.apply(run, current, lag_weight, trace_weight, *weights)
+    spikes, drive, state, trace = _LinearRollout.apply(run, current, lag_weight, trace_weight, *weights, carry.state, known, carry.trace)
     if run.is_out_of_range:
         return reference_module.linear_rollout(neuron, current, carry, coupling, sampling, observed, observed_mask)
-    return spikes, drive, run.carry_out()
+    n_known = known.shape[1]
+    last = torch.cat([known, spikes[:, max(spikes.shape[1] - n_known, 0) :]], dim=1)[:, -n_known:]
+    return spikes, drive, LinearCarry(state, torch.as_tensor(run.bins_left), last[:, -1], last[:, :-1].flip(1), trace)
 
 
 class _Run:
-    """The arrays of one call, time first, and what its forward pass leaves for the backward pass."""
+    """What one call is given besides tensors that want gradients, and what its forward pass leaves for the backward pass."""
 
     def __init__(
         self,
@@ -73,406 +87,195 @@ class _Run:
         observed: torch.Tensor | None,
         observed_mask: torch.Tensor | None,
     ) -> None:
-        n_trials, n_bins, n_neurons = current.shape
-        dtype = _numpy_dtype(current)
-        self.dtype, self.shape = dtype, (n_bins, n_trials, n_neurons)
-        self.neuron, self.carry, self.coupling, self.sampling = neuron, carry, coupling, sampling
+        self.shape = n_trials, n_bins, n_neurons = tuple(current.shape)
+        self.dtype = dtype = np.float32 if current.dtype == torch.float32 else np.float64
+        self.resets = np.array([_RESETS[neuron.reset] if is_reset else compiled.NO_RESET for is_reset in neuron.is_reset], dtype=np.int64)
+        self.n_refractory, self.never_drive = neuron.n_refractory, neuron.never_drive
+        self.n_delay, self.n_lags = (1, 0) if coupling is None else (coupling.n_delay, coupling.lag_weight.shape[0])
+        self.trace_decay = np.zeros(0, dtype=dtype) if coupling is None else _plain(coupling.trace_decay, dtype)
+        self.bins_left = _plain(carry.bins_left, dtype).copy()
         self.is_clamped = np.zeros(n_neurons, dtype=np.bool_)
         self.observed = np.zeros((1, 1, 1), dtype=dtype)
         if observed is not None:
             self.is_clamped[:] = True if observed_mask is None else observed_mask.cpu().numpy()
-            self.observed = _time_first(observed, dtype)
-        self.is_sampled = not self.is_clamped.all()
-        self.values = _time_first(sampling.values, np.float64) if self.is_sampled else np.zeros((1, 1, 1))
-        self.kind = _KINDS[sampling.kind] if self.is_sampled else 0
-        self.log_ceiling = sampling.log_ceiling if self.is_sampled else 0.0
-        self.is_reset = np.array(neuron.is_reset, dtype=np.bool_)
-        n_delay = 1 if coupling is None else coupling.n_delay
-        # Rows 0 .. n_delay - 1 + n_lags of `spikes` are the past in order of time, so that bin t is row n_past + 1 + t - 1.
-        past = torch.cat([carry.past.flip(1), carry.spikes.unsqueeze(1)], dim=1)
-        self.n_known = past.shape[1]
-        self.n_delay = n_delay
-        self.spikes = np.empty((self.n_known + n_bins, n_trials, n_neurons), dtype=dtype)
-        self.spikes[: self.n_known] = _time_first(past, dtype)
-        self.states = np.empty((n_bins + 1, n_trials, len(self.is_reset), n_neurons), dtype=dtype)
-        self.states[0] = carry.state.detach().numpy()
-        self.drives, self.inputs = (np.empty(self.shape, dtype=dtype) for _ in range(2))
-        self.bins_left = carry.bins_left.detach().numpy().astype(dtype)
-        self.trace = carry.trace.detach().numpy().astype(dtype)
-        self.trace_decay = np.zeros(0, dtype=dtype) if coupling is None else coupling.trace_decay.detach().numpy().astype(dtype)
+            self.observed = _plain(observed, dtype)
+        self.sampling = None if self.is_clamped.all() else sampling
+        self.border = max(1, math.isqrt(n_bins))
+        self.blocks = trial_blocks(n_trials)
+        self.n_threads = 1 if current.numel() < _SMALL else torch.get_num_threads()
         self.is_out_of_range = False
+        self.events: list[compiled.Events] = []
+        self.states = self.traces = np.zeros(0)
 
-    def forward(self, current: np.ndarray, lag_weight: np.ndarray, trace_weight: np.ndarray, neuron: list[np.ndarray]) -> None:
-        """Fill spikes, drives and states."""
-        self.initial_trace = self.trace.copy()
-        post_trace = np.einsum("kic,cij->ckj", self.trace, trace_weight) if len(self.trace_decay) else np.zeros((0, 1, 1), self.dtype)
-        self.is_out_of_range = not _forward(
-            current,
-            *neuron,
-            _RESETS[self.neuron.reset],
-            self.is_reset,
-            self.neuron.n_refractory,
-            self.neuron.never_drive,
-            self.is_clamped,
-            self.observed,
-            self.values,
-            self.kind,
-            self.log_ceiling,
-            lag_weight,
-            trace_weight,
-            self.trace_decay,
-            self.n_delay,
-            self.n_known,
-            np.ascontiguousarray(post_trace.astype(self.dtype)),
-            self.bins_left,
-            self.trace,
-            self.spikes,
-            self.states,
-            self.drives,
-            self.inputs,
-        )
+    @property
+    def wants_sampled(self) -> bool:
+        """Return whether any neuron is sampled."""
+        return self.sampling is not None
 
-    def carry_out(self) -> LinearCarry:
-        """Return the carry after the last bin."""
-        last = self.spikes[self.spikes.shape[0] - self.n_known :]
-        trial_first = torch.as_tensor(np.ascontiguousarray(last.transpose(1, 0, 2)))
-        return LinearCarry(
-            torch.as_tensor(self.states[-1].copy()),
-            torch.as_tensor(self.bins_left),
-            trial_first[:, -1],
-            trial_first[:, :-1].flip(1),
-            torch.as_tensor(self.trace),
-        )
+    def neuron(self, tensors: tuple[torch.Tensor, ...]) -> compiled.Neuron:
+        """Return the neuron for compiled code."""
+        decay, gain, jump, readout, bias, reset_value = (_plain(x, self.dtype) for x in tensors)
+        return compiled.Neuron(decay, gain, jump, readout, bias, reset_value, self.resets, self.n_refractory, float(self.never_drive))
+
+    def coupling(self, lag_weight: torch.Tensor, trace_weight: torch.Tensor) -> compiled.Coupling:
+        """Return the coupling for compiled code."""
+        rows = [_plain(x.transpose(0, 1).flatten(1), self.dtype) for x in (lag_weight, trace_weight)]
+        return compiled.Coupling(*rows, self.trace_decay, self.n_delay, self.n_lags)
+
+    def draw(self) -> compiled.Draw:
+        """Return where spikes come from, for compiled code."""
+        if self.sampling is None:
+            return compiled.Draw(compiled.THRESHOLD, np.zeros((1, 1, 1)), 0.0, 0.0, self.is_clamped, self.observed)
+        values = self.sampling.values.detach()
+        dtype = np.float32 if self.dtype == values.numpy().dtype == np.float32 else np.float64
+        how = _KINDS[self.sampling.kind], _plain(values, dtype), float(self.sampling.log_ceiling), float(self.sampling.log_bin_s)
+        return compiled.Draw(*how, self.is_clamped, self.observed)
+
+    def slope(self, drive: torch.Tensor) -> adjoint.SlopeOf:
+        """Return the pseudo-derivative for compiled code."""
+        none = np.zeros((1, 1, 1), dtype=self.dtype)
+        if self.sampling is None:
+            return adjoint.SlopeOf(adjoint.GIVEN_SLOPE, 0.0, 0.0, 0.0, none)
+        closed = self.sampling.closed_slope
+        if closed is None:
+            return adjoint.SlopeOf(adjoint.GIVEN_SLOPE, 0.0, 0.0, 0.0, _plain(self.sampling.slope(drive), self.dtype))
+        return adjoint.SlopeOf(_SLOPES[closed.form], float(closed.scale), float(closed.ceiling), float(closed.log_bin_s), none)
+
+    def in_blocks(self, function: Callable[[int, int], Result], groups: list[list[tuple[int, int]]]) -> list[list[Result]]:
+        """Return the function of each block of trials, groups of blocks side by side in threads."""
+
+        def run(group: list[tuple[int, int]]) -> list[Result]:
+            return [function(*block) for block in group]
+
+        if self.n_threads == 1 or len(groups) == 1:
+            return [run(group) for group in groups]
+        with ThreadPoolExecutor(min(self.n_threads, len(groups))) as pool:
+            return list(pool.map(run, groups))
 
 
 class _LinearRollout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, run: _Run, current: torch.Tensor, lag_weight: torch.Tensor, trace_weight: torch.Tensor, *neuron: torch.Tensor):
-        arrays = [_time_first(current, run.dtype), *(_plain(x, run.dtype) for x in (lag_weight, trace_weight))]
-        run.forward(*arrays, [_plain(x, run.dtype) for x in neuron])
+    def forward(ctx, run, current, lag_weight, trace_weight, *others):
+        *neuron_tensors, state, known, trace = others
+        n_trials, n_bins, n_neurons = run.shape
+        n_filters = len(run.trace_decay)
+        neuron, coupling = run.neuron(neuron_tensors), run.coupling(lag_weight, trace_weight)
+        initial_trace = _plain(trace, run.dtype)
+        post_trace = np.einsum("kic,cij->kcj", initial_trace, _plain(trace_weight, run.dtype))
+        post_trace = post_trace.reshape(n_trials, n_filters * n_neurons).astype(run.dtype)
+        new_state, new_trace = (_plain(x, run.dtype).copy() for x in (state, trace))
+        n_borders = -(-n_bins // run.border) if _needs_states(run, ctx.needs_input_grad) else 0
+        run.states = np.empty((n_borders, *new_state.shape), dtype=run.dtype)
+        run.traces = np.empty((n_borders, *post_trace.shape), dtype=run.dtype)
+        spikes, drive = (np.empty(run.shape, dtype=run.dtype) for _ in range(2))
+        powers = run.trace_decay[:, None] ** np.arange(n_bins + 1, dtype=run.dtype)  # (n_filters, n_bins + 1)
+        draw, inputs, past = run.draw(), _plain(current, run.dtype), _plain(known, run.dtype)
+
+        def block(first: int, last: int) -> tuple[bool, compiled.Events]:
+            is_fine, events = compiled.forward(
+                first, last, neuron, coupling, draw, inputs, past, post_trace, run.bins_left, new_state, spikes, drive, run.border,
+                run.states, run.traces,
+            )  # fmt: skip
+            if is_fine and n_filters:
+                compiled.trace_after(first, last, events, past.shape[1], run.n_delay, powers, new_trace)
+            return is_fine, events
+
+        found = [result for (result,) in run.in_blocks(block, [[one] for one in run.blocks])]
+        run.is_out_of_range = not all(is_fine for is_fine, _ in found)
+        run.events = [events for _, events in found] if any(ctx.needs_input_grad) else []
+        outputs = [torch.as_tensor(x) for x in (spikes, drive, new_state, new_trace)]
         ctx.run = run
-        ctx.save_for_backward(lag_weight, trace_weight, *neuron)
-        return _trial_first(run.spikes[run.n_known :]), _trial_first(run.drives)
+        ctx.save_for_backward(current if n_borders else None, outputs[1], lag_weight, trace_weight, *neuron_tensors, trace)
+        ctx.n_known = past.shape[1]
+        ctx.set_materialize_grads(False)
+        if not run.wants_sampled:
+            ctx.mark_non_differentiable(outputs[0])
+        return tuple(outputs)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, to_spikes: torch.Tensor, to_drive: torch.Tensor):
-        run: _Run = ctx.run
-        lag_weight, trace_weight, *neuron = ctx.saved_tensors
-        dtype = run.dtype
-        to_neuron = [np.zeros(x.shape, dtype=dtype) for x in neuron]
-        to_current = np.empty(run.shape, dtype=dtype)
-        slope = np.zeros((1, 1, 1), dtype=dtype)
-        if run.is_sampled:
-            slope = run.sampling.slope(torch.as_tensor(run.drives)).numpy().astype(dtype, copy=False)
-        to_lag, to_trace = (np.zeros(x.shape, dtype=dtype) for x in (lag_weight, trace_weight))
-        _backward(
-            _time_first(to_spikes, dtype),
-            _time_first(to_drive, dtype),
-            slope,
-            run.inputs,
-            *(_plain(x, dtype) for x in neuron),
-            _RESETS[run.neuron.reset],
-            run.is_reset,
-            run.neuron.n_refractory > 0,
-            run.neuron.never_drive,
-            run.is_clamped,
-            _plain(lag_weight.transpose(1, 2), dtype),
-            _plain(trace_weight.transpose(1, 2), dtype),
-            run.trace_decay,
-            run.n_delay,
-            run.n_known,
-            run.initial_trace,
-            run.spikes,
-            run.states,
-            run.drives,
-            to_current,
-            to_lag,
-            to_trace,
-            *to_neuron,
+    def backward(ctx, to_spikes, to_drive, to_new_state, to_new_trace):
+        run = ctx.run
+        current, drive, lag_weight, trace_weight, *neuron_tensors, trace = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        dtype, (n_trials, _, n_neurons) = run.dtype, run.shape
+        neuron, coupling = run.neuron(neuron_tensors), run.coupling(lag_weight, trace_weight)
+        none = [np.zeros((0,) * 3, dtype=dtype)] * 4
+        given = adjoint.Given(
+            *(
+                empty if x is None else _plain(x, dtype)
+                for x, empty in zip((to_spikes, to_drive, to_new_state, to_new_trace), none, strict=True)
+            )
         )
-        gradients = [torch.as_tensor(x) for x in (to_lag, to_trace, *to_neuron)]
-        return None, _trial_first(to_current), *gradients
+        weights = needs[2] or needs[3]
+        wanted = adjoint.Wanted(
+            weights=weights, known=needs[11], trace=needs[12], decay=needs[4], gain=needs[5], jump=needs[6], readout=needs[7],
+            reset_value=needs[9], states=len(run.states) > 0,
+        )  # fmt: skip
+        panels = [
+            packed(_plain(x.transpose(1, 2).flatten(0, 1), dtype)) if run.wants_sampled or needs[11] else np.zeros((1, 1, 1), dtype=dtype)
+            for x in (lag_weight, trace_weight)
+        ]
+        to_current = np.empty(run.shape, dtype=dtype)
+        to_known = np.empty((n_trials, ctx.n_known, n_neurons), dtype=dtype)
+        to_state, to_trace = np.empty((n_trials, *neuron.decay.shape), dtype=dtype), np.empty(trace.shape, dtype=dtype)
+        arrays = (
+            neuron, coupling, adjoint.Packed(*panels), run.slope(drive), run.is_clamped, wanted, given,
+            np.zeros((n_trials, 0, 0), dtype=dtype) if current is None else _plain(current, dtype), _plain(drive, dtype),
+        )  # fmt: skip
+        events = dict(zip(run.blocks, run.events, strict=True))
+
+        def block(first: int, last: int) -> adjoint.Found:
+            return adjoint.backward(
+                first, last, *arrays, events[first, last], ctx.n_known, run.states, run.traces, _plain(trace, dtype), run.border,
+                to_current, to_known, to_state, to_trace,
+            )  # fmt: skip
+
+        total = _summed([_no_gradient(coupling, neuron), *(_summed(found) for found in run.in_blocks(block, _in_groups(run.blocks)))])
+        by_weight = [
+            x.reshape(n_neurons, weight.shape[0], -1).transpose(1, 0, 2) if weight.numel() else np.zeros(weight.shape, dtype=dtype)
+            for x, weight in ((total.by_lag, lag_weight), (total.by_trace, trace_weight))
+        ]
+        of_neuron = [total.decay, total.gain, total.jump, total.readout, total.bias, total.reset_value]
+        gradients = [
+            to_current, *by_weight, *(x.astype(dtype, copy=False) for x in of_neuron), to_state, to_known, to_trace
+        ]  # fmt: skip
+        return None, *(torch.as_tensor(x) if need else None for x, need in zip(gradients, needs[1:], strict=True))
 
 
-def _numpy_dtype(tensor: torch.Tensor) -> type:
-    return np.float32 if tensor.dtype == torch.float32 else np.float64
+def trial_blocks(n_trials: int) -> list[tuple[int, int]]:
+    """Return first and last + 1 of blocks of trials that are run together: up to 8 from 16 trials on, else up to 4, as equal as can be."""
+    n_blocks = -(-n_trials // (8 if n_trials >= 16 else 4))
+    borders = [n_trials * b // n_blocks for b in range(n_blocks + 1)] if n_blocks else []
+    return list(zip(borders, borders[1:], strict=False))
+
+
+def _in_groups(blocks: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Return the blocks in at most `_MOST_SUMS` groups of neighbours."""
+    n_groups = min(len(blocks), _MOST_SUMS)
+    return [blocks[len(blocks) * g // n_groups : len(blocks) * (g + 1) // n_groups] for g in range(n_groups)]
+
+
+def _no_gradient(coupling: compiled.Coupling, neuron: compiled.Neuron) -> adjoint.Found:
+    weights = [np.zeros_like(x) for x in (coupling.by_lag, coupling.by_trace)]
+    return adjoint.Found(*weights, *(np.zeros(neuron.decay.shape) for _ in range(5)), np.zeros(neuron.bias.shape))
+
+
+def _summed(parts: list[adjoint.Found]) -> adjoint.Found:
+    """Add to the first the others, in order."""
+    total, *rest = parts
+    for part in rest:
+        for a, b in zip(total, part, strict=True):
+            a += b
+    return total
+
+
+def _needs_states(run: _Run, needs: tuple[bool, ...]) -> bool:
+    """Return whether a backward pass needs states or inputs: for decay, gain, readout, and for spikes that reset to a value."""
+    is_to_value = bool((run.resets == compiled.TO_VALUE).any())
+    return needs[4] or needs[5] or needs[7] or (is_to_value and (needs[11] or (run.wants_sampled and any(needs))))
 
 
 def _plain(tensor: torch.Tensor, dtype: type) -> np.ndarray:
     """Return a contiguous array."""
     return np.ascontiguousarray(tensor.detach().numpy(), dtype=dtype)
-
-
-def _time_first(tensor: torch.Tensor, dtype: type) -> np.ndarray:
-    """Return (n_trials, n_bins, n_neurons) as a contiguous (n_bins, n_trials, n_neurons)."""
-    return np.ascontiguousarray(tensor.detach().numpy().transpose(1, 0, 2), dtype=dtype)
-
-
-def _trial_first(array: np.ndarray) -> torch.Tensor:
-    return torch.as_tensor(np.ascontiguousarray(array.transpose(1, 0, 2)))
-
-
-@cached(numba.njit, nogil=True)
-def _poisson_quantile(mean: float, uniform: float) -> float:
-    """Return the smallest count whose cumulative probability reaches the uniform; as in `sampling.poisson_quantile`."""
-    probability = np.exp(-mean)
-    cumulative, count = probability, 0.0
-    limit = mean + 50.0 * np.sqrt(mean) + 50.0
-    while cumulative < uniform and count < limit:
-        count += 1.0
-        probability = probability * mean / count
-        cumulative += probability
-    return count
-
-
-@cached(numba.njit, nogil=True)
-def _forward(
-    current,
-    decay,
-    gain,
-    jump,
-    readout,
-    bias,
-    reset_value,
-    reset,
-    is_reset,
-    n_refractory,
-    never_drive,
-    is_clamped,
-    observed,
-    values,
-    kind,
-    log_ceiling,
-    lag_weight,
-    trace_weight,
-    trace_decay,
-    n_delay,
-    n_known,
-    post_trace,
-    bins_left,
-    trace,
-    spikes,
-    states,
-    drives,
-    inputs,
-):
-    """Fill `spikes` (after its first n_known rows), `states` (after its first), `drives` and `inputs`.
-
-    Return False as soon as a Poisson rate is out of range.
-    """
-    n_bins, n_trials, n_neurons = current.shape
-    n_components, n_lags, n_filters = decay.shape[0], lag_weight.shape[0], trace_weight.shape[0]
-    n_ring = n_delay + n_lags
-    arriving = np.zeros((n_ring if n_lags > 0 else 1, n_trials, n_neurons), dtype=current.dtype)
-    one = np.ones(1, dtype=current.dtype)[0]
-    for row in range(n_known):
-        _spread(spikes[row], row - n_known, lag_weight, n_delay, arriving)
-    for t in range(n_bins):
-        slot = t % n_ring if n_lags > 0 else 0
-        for k in range(n_trials):
-            if n_filters > 0:
-                _trace_step(spikes[n_known + t - n_delay, k], trace_weight, trace_decay, post_trace, trace, k)
-            last, input_row, drive = spikes[n_known + t - 1, k], inputs[t, k], drives[t, k]
-            for i in range(n_neurons):
-                input_row[i] = current[t, k, i] + arriving[slot, k, i]
-                drive[i] = bias[i]
-            for c in range(n_filters):
-                for i in range(n_neurons):
-                    input_row[i] += post_trace[c, k, i]
-            for d in range(n_components):
-                state = states[t + 1, k, d]
-                _reset(states[t, k, d], last, reset_value[d], reset if is_reset[d] else 0, one, state)
-                for i in range(n_neurons):
-                    state[i] = decay[d, i] * state[i] + gain[d, i] * input_row[i] + jump[d, i] * last[i]
-                    drive[i] += readout[d, i] * state[i]
-            for i in range(n_neurons):
-                if n_refractory > 0:
-                    bins_left[k, i] = n_refractory if last[i] > 0.0 else max(bins_left[k, i] - 1.0, 0.0)
-                    if bins_left[k, i] > 0.0:
-                        drive[i] = never_drive
-                if is_clamped[i]:
-                    spikes[n_known + t, k, i] = observed[t, k, i]
-                elif kind == 0:
-                    spikes[n_known + t, k, i] = 1.0 if drive[i] > values[t, k, i] else 0.0
-                else:
-                    mean = np.exp(min(np.float64(drive[i]), log_ceiling))
-                    if mean > SEQUENTIAL_LIMIT:
-                        return False
-                    spikes[n_known + t, k, i] = _poisson_quantile(mean, values[t, k, i])
-        if n_lags > 0:
-            arriving[slot] = 0.0
-            _spread(spikes[n_known + t], t, lag_weight, n_delay, arriving)
-    return True
-
-
-@cached(numba.njit, nogil=True)
-def _reset(before, last, value, reset, one, after):
-    """Fill `after` with one component's state of all neurons, reset where they have just spiked."""
-    for i in range(before.shape[0]):
-        if reset == 1:
-            after[i] = before[i] - value[i] * last[i]
-        elif reset == 2:
-            after[i] = before[i] + (value[i] - before[i]) * min(last[i], one)
-        else:
-            after[i] = before[i]
-
-
-@cached(numba.njit, nogil=True)
-def _spread(spikes, t, lag_weight, n_delay, arriving):
-    """Add the effect of the spikes of bin t, (n_trials, n_neurons), to the ring of currents that are still to arrive."""
-    n_lags, n_ring = lag_weight.shape[0], arriving.shape[0]
-    for k in range(spikes.shape[0]):
-        for i in range(spikes.shape[1]):
-            z = spikes[k, i]
-            if z != 0.0:
-                for l in range(n_lags):
-                    at = t + n_delay + l
-                    if at >= 0:
-                        row = arriving[at % n_ring, k]
-                        weight = lag_weight[l, i]
-                        for j in range(weight.shape[0]):
-                            row[j] += z * weight[j]
-
-
-@cached(numba.njit, nogil=True)
-def _trace_step(arrived, trace_weight, trace_decay, post_trace, trace, k):
-    """Advance the filtered spikes of trial k and the currents that follow from them by one bin."""
-    n_filters, n_pre, n_post = trace_weight.shape
-    for c in range(n_filters):
-        filtered = post_trace[c, k]
-        for j in range(n_post):
-            filtered[j] *= trace_decay[c]
-        for i in range(n_pre):
-            z = arrived[i]
-            trace[k, i, c] = trace_decay[c] * trace[k, i, c] + z
-            if z != 0.0:
-                weight = trace_weight[c, i]
-                for j in range(n_post):
-                    filtered[j] += z * weight[j]
-
-
-@cached(numba.njit, nogil=True)
-def _backward(
-    to_spikes,
-    to_drive,
-    slope,
-    inputs,
-    decay,
-    gain,
-    jump,
-    readout,
-    bias,
-    reset_value,
-    reset,
-    is_reset,
-    is_refractory,
-    never_drive,
-    is_clamped,
-    lag_weight_t,
-    trace_weight_t,
-    trace_decay,
-    n_delay,
-    n_known,
-    initial_trace,
-    spikes,
-    states,
-    drives,
-    to_current,
-    to_lag,
-    to_trace,
-    to_decay,
-    to_gain,
-    to_jump,
-    to_readout,
-    to_bias,
-    to_reset_value,
-):
-    """Fill the gradients, those of weights and neuron parameters being zero at first. The weights come as (n, n_post, n_pre)."""
-    n_bins, n_trials, n_neurons = inputs.shape
-    n_components, n_lags, n_filters = decay.shape[0], lag_weight_t.shape[0], trace_weight_t.shape[0]
-    is_sampled = not is_clamped.all()
-    adjoint = np.zeros((n_trials, n_components, n_neurons), dtype=inputs.dtype)
-    to_z = np.zeros((n_trials, n_neurons), dtype=inputs.dtype)  # through the neuron's own state, from the bin after
-    filtered = np.zeros((max(n_filters, 1), n_trials, n_neurons), dtype=inputs.dtype)  # adjoint of the post-synaptic traces
-    ring = np.zeros((n_delay, max(n_filters, 1), n_trials, n_neurons), dtype=inputs.dtype)  # and what it was up to n_delay bins later
-    through = np.zeros((n_trials, n_neurons), dtype=inputs.dtype)
-    g_drive, kept = np.zeros(n_neurons, dtype=inputs.dtype), np.zeros(n_neurons, dtype=inputs.dtype)
-    one = np.ones(1, dtype=inputs.dtype)[0]
-    for t in range(n_bins - 1, -1, -1):
-        if is_sampled and n_lags + n_filters > 0:
-            # through_i = sum_j of weight[j, i] times the adjoint of the current in the bins that a spike of bin t reaches
-            through[:] = 0.0
-            for l in range(n_lags):
-                if t + n_delay + l < n_bins:
-                    through += np.dot(to_current[t + n_delay + l], lag_weight_t[l])
-            if t + n_delay < n_bins:
-                for c in range(n_filters):
-                    through += np.dot(ring[(t + n_delay) % n_delay, c], trace_weight_t[c])
-        for k in range(n_trials):
-            last, input_row, g_current, g_z = spikes[n_known + t - 1, k], inputs[t, k], to_current[t, k], to_z[k]
-            for i in range(n_neurons):
-                g_drive[i] = to_drive[t, k, i]
-                if not is_clamped[i]:
-                    g_drive[i] += slope[t, k, i] * (to_spikes[t, k, i] + g_z[i] + through[k, i])
-                if is_refractory and drives[t, k, i] == never_drive:
-                    g_drive[i] = 0.0
-                to_bias[i] += g_drive[i]
-                g_current[i] = 0.0
-                g_z[i] = 0.0
-            for d in range(n_components):
-                before, state, g = states[t, k, d], states[t + 1, k, d], adjoint[k, d]
-                _reset(before, last, reset_value[d], reset if is_reset[d] else 0, one, kept)
-                for i in range(n_neurons):
-                    to_readout[d, i] += g_drive[i] * state[i]
-                    g[i] += readout[d, i] * g_drive[i]
-                    g_current[i] += gain[d, i] * g[i]
-                    g_z[i] += jump[d, i] * g[i]
-                    to_gain[d, i] += g[i] * input_row[i]
-                    to_jump[d, i] += g[i] * last[i]
-                    to_decay[d, i] += g[i] * kept[i]
-                    g[i] *= decay[d, i]
-                if is_reset[d] and reset == 1:
-                    for i in range(n_neurons):
-                        to_reset_value[d, i] -= g[i] * last[i]
-                        g_z[i] -= g[i] * reset_value[d, i]
-                elif is_reset[d] and reset == 2:
-                    for i in range(n_neurons):
-                        part = min(last[i], one)
-                        to_reset_value[d, i] += g[i] * part
-                        if last[i] <= one:
-                            g_z[i] += g[i] * (reset_value[d, i] - before[i])
-                        g[i] *= one - part
-        if n_filters > 0:
-            for c in range(n_filters):
-                for k in range(n_trials):
-                    for j in range(n_neurons):
-                        filtered[c, k, j] = trace_decay[c] * filtered[c, k, j] + to_current[t, k, j]
-            ring[t % n_delay] = filtered[:n_filters]
-            _gather(spikes[n_known + t - n_delay], filtered, to_trace)
-    for row in range(n_known + n_bins):
-        for l in range(n_lags):
-            at = row - n_known + n_delay + l
-            if 0 <= at < n_bins:
-                _gather(spikes[row], to_current[at : at + 1], to_lag[l : l + 1])
-    for c in range(n_filters):
-        for k in range(n_trials):
-            for i in range(n_neurons):
-                weight = initial_trace[k, i, c] * trace_decay[c]
-                if weight != 0.0:
-                    for j in range(n_neurons):
-                        to_trace[c, i, j] += weight * filtered[c, k, j]
-
-
-@cached(numba.njit, nogil=True)
-def _gather(spikes, adjoint, to_weight):
-    """Add spikes (n_trials, n_pre) times adjoint (n, n_trials, n_post) to the gradients of weights (n, n_pre, n_post)."""
-    for k in range(spikes.shape[0]):
-        for i in range(spikes.shape[1]):
-            z = spikes[k, i]
-            if z != 0.0:
-                for c in range(to_weight.shape[0]):
-                    row = adjoint[c, k]
-                    target = to_weight[c, i]
-                    for j in range(target.shape[0]):
-                        target[j] += z * row[j]

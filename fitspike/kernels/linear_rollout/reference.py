@@ -18,7 +18,7 @@ def linear_rollout(
     observed_mask: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, LinearCarry]:
     """Return spikes, drive and carry; see `fitspike.kernels.linear_rollout.linear_rollout`."""
-    state, bins_left, spikes, past, trace = (part.detach() for part in carry)
+    state, bins_left, spikes, past, trace = carry
     is_reset = torch.tensor(neuron.is_reset, device=current.device)[:, None]  # (n_components, 1)
     is_clamped = observed is not None and (observed_mask is None or bool(observed_mask.all()))
     observed_bins = observed.to(current.dtype).unbind(1) if observed is not None else None
@@ -83,7 +83,7 @@ class _Sample(torch.autograd.Function):
     def forward(ctx, drive: torch.Tensor, values: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         ctx.save_for_backward(drive)
         ctx.slope = sampling.slope
-        return draw(drive, values, sampling.kind, sampling.log_ceiling)
+        return draw(drive, values, sampling)
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
+
+if TYPE_CHECKING:
+    from fitspike.kernels.linear_rollout import Sampling
 
 SEQUENTIAL_LIMIT = 500.0
 """Expected count up to which the Poisson distribution is inverted term by term; exp(-500) is far from underflow."""
@@ -11,11 +16,15 @@ MAX_LOG_EXPECTED = 60.0
 """Log of the expected count at which it saturates; exp(60) = 1e26 is finite in float32."""
 
 
-def draw(drive: torch.Tensor, values: torch.Tensor, kind: str, log_ceiling: float = MAX_LOG_EXPECTED) -> torch.Tensor:
-    """Return spikes at the thresholds or uniforms `values`; the mean of a Poisson count is exp(drive), at most exp(log_ceiling)."""
-    if kind == "threshold":
-        return (drive > values).to(drive.dtype)
-    return poisson_quantile(torch.exp(drive.clamp_max(log_ceiling)), values).to(drive.dtype)
+def draw(drive: torch.Tensor, values: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Return spikes, in the drive's dtype, at the thresholds or uniforms `values`; see `Sampling`."""
+    if sampling.kind == "poisson":
+        return poisson_quantile(torch.exp(drive.clamp_max(sampling.log_ceiling)), values).to(drive.dtype)
+    if sampling.kind == "logistic":
+        values = torch.logit(values)
+    elif sampling.kind == "hazard":
+        values = torch.log(-torch.log1p(-values)) - sampling.log_bin_s
+    return (drive > values).to(drive.dtype)
 
 
 def poisson_quantile(expected: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
