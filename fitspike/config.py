@@ -114,7 +114,9 @@ class StopConfig(Section):
 
     max_steps: int | None = Field(None, ge=1, description="Most steps (solver iterations); default: the model's or the trainer's own.")
     max_minutes: float | None = Field(None, gt=0, description="Wall-clock limit, minutes.")
-    patience: int = Field(20, ge=1, description="Log points without improvement after which gradient training has reached its plateau.")
+    patience: int = Field(
+        20, ge=0, description="Log points without improvement after which gradient training has reached its plateau; 0: never."
+    )
     min_improvement: float = Field(1e-5, ge=0, description="Relative improvement of the loss that counts.")
     validation_fraction: float = Field(
         0.0, ge=0, le=0.5, description="Part of the training data that gradient training sets aside to find the plateau."
@@ -165,6 +167,7 @@ class RunConfig(Section):
         (), description="Update transforms, in the order in which they act."
     )
     dt_ms: float | None = Field(None, gt=0, description="Bin width, ms; default: the recording's native bins, else 1 ms.")
+    one_per_bin: bool = Field(False, description="Count several spikes of a neuron in a bin as one, for emissions that know no more.")
     emission: str = Field("auto", description='"bernoulli", "poisson", or "auto": Poisson where bins hold several spikes.')
     split: str = Field("auto", description='What is held out, such as "time:0.2", "trial:every=5,offset=4" or "none".')
     selection: bool = Field(

@@ -44,6 +44,7 @@ def fit(
     rule: Any = "auto",
     transforms: Sequence[Any] = (),
     dt_ms: float | None = None,
+    one_per_bin: bool = False,
     emission: str = "auto",
     select: Mapping[str, Any] | None = None,
     split: Any = None,
@@ -77,6 +78,7 @@ def fit(
     rule : learning rule; "auto" is the model's own solver for the likelihood, else back-propagation through time
     transforms : update transforms, in the order in which they act
     dt_ms : bin width; default: the recording's native bins, else 1 ms
+    one_per_bin : count several spikes of a neuron in a bin as one, for emissions that know no more; how many is noted in the result
     emission : "bernoulli", "poisson" or "auto" (Poisson where bins hold several spikes)
     select : arguments of `Recording.select`, such as {"where": "contamination < 0.05"}
     split : SplitSettings or a text such as "time:0.2", "trial:every=5,offset=4", "none"
@@ -111,6 +113,7 @@ def fit(
         split=split,
         sections={
             "dt_ms": dt_ms,
+            "one_per_bin": one_per_bin,
             "emission": emission,
             "selection": selection,
             "batch": batch,

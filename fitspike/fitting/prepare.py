@@ -68,7 +68,7 @@ def prepare(request: Request) -> Prepared:
     problems.raise_if_any()
     assert components is not None and data is not None, "otherwise there were problems"
     check_rule(components, problems)
-    described = TrainingData.of(data.train, split=data.parts.description, notes=data.notes)
+    described = TrainingData.of(data.train, split=data.parts.description, notes=data.notes, one_per_bin=request.config.one_per_bin)
     specs = problems.attempt(components.model.param_specs, data.train.info())
     init: Any = {}
     if specs is not None:
@@ -171,6 +171,14 @@ def _cut_and_bin(request: Request, checked: tuple[Recording, DataReport], how: S
     parts = split(recording, how, dt_ms=config.dt_ms)
     train = parts.train.bin(config.dt_ms)
     test = None if parts.test is None else parts.test.bin(config.dt_ms)
+    if config.one_per_bin:
+        merged = train.n_spikes - train.one_per_bin().n_spikes
+        if merged:
+            notes.append(
+                f"{merged} of {train.n_spikes} training spikes share a bin of {train.dt_ms:g} ms with another one of their neuron and are "
+                "not counted (one_per_bin)."
+            )
+        train, test = train.one_per_bin(), None if test is None else test.one_per_bin()
     counts = train.counts(scored_only=True).sum(axis=0)
     if not counts.any():
         problems.add("the training part holds no spike. Choose another split or time range.")
@@ -204,6 +212,7 @@ def _fix_emission(components: Components, request: Request, train: BinnedSpikes)
         advice = "emission='poisson'" if "poisson" in model.emissions else "another model"
         raise InvalidInputError(
             f"{n_multi} bins of {train.dt_ms:g} ms hold several spikes of one neuron (up to {largest}), and this emission "
-            f"({getattr(model, 'emission', model.emissions[0])}) would lose them. Use {advice}, or a smaller dt_ms."
+            f"({getattr(model, 'emission', model.emissions[0])}) would lose them. Use {advice}, a smaller dt_ms, or "
+            "one_per_bin=true to count them as one."
         )
     return Components(model, components.losses, components.rule, components.transforms)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -136,6 +136,10 @@ class BinnedSpikes:
     def multi_spike_bins(self) -> int:
         """Return how many (bin, neuron) entries hold more than one spike; above 0 a Bernoulli emission would lose spikes."""
         return 0 if self.event_count is None else int(np.count_nonzero(self.event_count > 1))
+
+    def one_per_bin(self) -> BinnedSpikes:
+        """Return the same with several spikes of a neuron in one bin counted as one."""
+        return replace(self, event_count=None)
 
     def info(self) -> DataInfo:
         """Return what a model may know of these data before it sees them."""

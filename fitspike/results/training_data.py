@@ -25,6 +25,7 @@ class TrainingData:
     """Shape and names of the training data, and its mean rates.
 
     mean_count (n_neurons,): mean spike count per training bin. signals: channels by name. split: what was held out, in words.
+    one_per_bin: whether several spikes of a neuron in a bin count as one.
     """
 
     neuron_ids: tuple[str, ...]
@@ -38,9 +39,10 @@ class TrainingData:
     n_spikes: int
     split: str = ""
     notes: tuple[str, ...] = field(default=())
+    one_per_bin: bool = False
 
     @classmethod
-    def of(cls, binned: BinnedSpikes, *, split: str, notes: tuple[str, ...] = ()) -> TrainingData:
+    def of(cls, binned: BinnedSpikes, *, split: str, notes: tuple[str, ...] = (), one_per_bin: bool = False) -> TrainingData:
         """Return what is to be remembered of binned training data."""
         return cls(
             neuron_ids=tuple(map(str, binned.neurons.ids)),
@@ -54,6 +56,7 @@ class TrainingData:
             n_spikes=int(binned.n_spikes),
             split=split,
             notes=notes,
+            one_per_bin=one_per_bin,
         )
 
     @property
@@ -117,7 +120,8 @@ class TrainingData:
             recording = recording.select(neurons=list(self.neuron_ids))
         if set(recording.signals) != set(self.signals):
             recording = recording.select(signals=list(self.signals))
-        return self.renumber(recording.bin(self.dt_ms))
+        binned = recording.bin(self.dt_ms)
+        return self.renumber(binned.one_per_bin() if self.one_per_bin else binned)
 
     def renumber(self, binned: BinnedSpikes) -> BinnedSpikes:
         """Return binned spikes whose condition numbers are those of the training data; a condition that is new counts as none."""

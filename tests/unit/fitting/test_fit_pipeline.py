@@ -12,6 +12,7 @@ import fitspike
 from fitspike.errors import BackendError, FitFailed, FitInterrupted, FitspikeError, InvalidInputError, RunFolderError
 from fitspike.fitting.machine import check_device
 from fitspike.recording.recording import Recording
+from fitspike.results.result import FitResult
 
 QUIET = {
     "progress": "off",
@@ -102,9 +103,21 @@ def test_wrong_keys_and_wrong_names_are_reported_together(counts_recording, stea
 
 
 def test_bins_with_several_spikes_are_not_given_to_a_bernoulli_model(counts_recording, steady_rate):
-    with pytest.raises(InvalidInputError, match=r"hold several spikes.*Use emission='poisson', or a smaller dt_ms"):
+    with pytest.raises(InvalidInputError, match=r"hold several spikes.*Use emission='poisson', a smaller dt_ms, or one_per_bin=true"):
         fit(counts_recording, steady_rate(shift=0.0), emission="bernoulli")
     assert fit(counts_recording, steady_rate(shift=0.0)).model.settings["emission"] == "poisson"
+
+
+def test_several_spikes_in_a_bin_count_as_one_where_that_is_asked_for(counts_recording, steady_rate, tmp_path):
+    result = fit(counts_recording, steady_rate(shift=0.0), emission="bernoulli", one_per_bin=True, split="none", out=tmp_path / "run")
+    counts = counts_recording.bin().dense_numpy()
+    assert counts.max() > 1
+    lost, total = int(np.maximum(counts - 1, 0).sum()), int(counts.sum())
+    assert any(f"{lost} of {total} training spikes share a bin" in note for note in result.notes)
+    np.testing.assert_allclose(result.data.mean_count, (counts > 0).mean((0, 1)), rtol=1e-12)
+    again = FitResult.load(tmp_path / "run", model=result.live_model)
+    assert again.data.prepare(counts_recording).dense_numpy().max() == 1
+    assert again.score(counts_recording).n_spikes == total - lost
 
 
 def test_unknown_emission_and_setting_suggest_near_names(counts_recording, steady_rate):
