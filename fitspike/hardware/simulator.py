@@ -12,6 +12,7 @@ import torch
 
 from fitspike.errors import InvalidInputError
 from fitspike.hardware.base import HardwareConstraints, HardwareRun
+from fitspike.models.base import n_uniforms
 from fitspike.recording.binned import SpikeChunk
 from fitspike.recording.recording import Recording
 from fitspike.rng import Stream
@@ -55,7 +56,7 @@ class Simulator:
     def run(self, program: SimulatorProgram, signals: Mapping[str, np.ndarray], n_trials: int, n_bins: int, rng: Stream) -> HardwareRun:
         """Return the spikes of a free run, `n_trials` of `n_bins` bins; the stream's counters decide them, whatever the chunks."""
         started_s = time.monotonic()
-        n_units = program.n_neurons + getattr(program.model, "n_hidden", 0)
+        n_units = n_uniforms(program.model, program.n_neurons)
         full = {name: np.broadcast_to(values, (n_trials, n_bins, np.shape(values)[-1])) for name, values in signals.items()}
         counts = np.zeros((n_trials, n_bins, program.n_neurons), dtype=np.int32)
         carry = None

@@ -10,6 +10,7 @@ import torch
 
 from fitspike.learning.nest import map_tensors
 from fitspike.losses.base import FreeRun
+from fitspike.models.base import n_uniforms
 
 if TYPE_CHECKING:
     from fitspike.models.base import Model
@@ -70,10 +71,10 @@ def start_free(
         index = torch.as_tensor(rows)
         carry = map_tensors(carry, lambda value: value[index.to(value.device)])
         chunk = chunk.rows(rows)
-    n_units = chunk.n_neurons + getattr(model, "n_hidden", 0)
+    n_columns = n_uniforms(model, chunk.n_neurons)
     bins = range(chunk.first_bin, chunk.first_bin + chunk.n_bins)
     like = next(iter(params.values()))
-    uniforms = torch.as_tensor(rng.child("free").uniforms(len(rows), bins, n_units), device=like.device)
+    uniforms = torch.as_tensor(rng.child("free").uniforms(len(rows), bins, n_columns), device=like.device)
     return FreeStart(chunk, carry, uniforms)
 
 

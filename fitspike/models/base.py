@@ -59,10 +59,19 @@ class Model(Protocol):
     ) -> Rollout:
         """Drive the model over the bins of `context`, whose trials, conditions, times and signals are used, not its spikes.
 
-        `uniforms` (n_trials, n_bins, n_neurons) decide sampled spikes. `observed` (n_trials, n_bins, n_neurons) with `observed_mask`
-        (n_neurons,) bool clamps those neurons: all True is a clamped run, None is free, else mixed.
+        `uniforms` (n_trials, n_bins, `n_uniforms(model, n_neurons)`) decide sampled spikes. `observed` (n_trials, n_bins, n_neurons) with
+        `observed_mask` (n_neurons,) bool clamps those neurons: all True is a clamped run, None is free, else mixed.
         """
         ...
+
+
+def n_uniforms(model: Model, n_neurons: int) -> int:
+    """Return how many uniforms a rollout takes per trial and bin.
+
+    One per recorded neuron, one per hidden unit (the model's `n_hidden`, where it has that) and one per latent that is constant in a trial
+    (`trial_latents`), of which the first bin's counts.
+    """
+    return n_neurons + getattr(model, "n_hidden", 0) + getattr(model, "trial_latents", 0)
 
 
 @dataclass(frozen=True)

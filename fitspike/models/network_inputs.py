@@ -1,8 +1,8 @@
-"""What drives a spiking network from outside: constant background, filtered signals, bumps over trial time, features of an encoder."""
+"""What drives a spiking network from outside: background, filtered signals, bumps over trial time, an encoder, latents of a trial."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,6 +58,8 @@ def input_specs(model: SpikingNetwork, data: DataInfo, unit: str) -> dict[str, P
     if n_channels:
         for name, value, doc in (("signal_offset", 0.0, "taken off each channel"), ("signal_scale", 1.0, "each channel is divided by it")):
             own[name] = ParamSpec((n_channels,), "1", init=value, trainable=False, axes=("channel",), doc=doc)
+    if model.trial_latents:
+        own |= _latent_specs(model, n_units, unit)
     if model.time_bumps:
         shape = (n_units, max(1, data.n_conditions), model.time_bumps)
         own["evoked"] = ParamSpec(
@@ -84,6 +86,42 @@ def _encoder_specs(model: SpikingNetwork, n_channels: int, n_units: int, unit: s
         (n_units, n_features), unit, init=initial, axes=("post", "feature"), symbol="k", doc="weight of an encoder's feature"
     )
     return own
+
+
+def _latent_specs(model: SpikingNetwork, n_units: int, unit: str) -> dict[str, ParamSpec]:
+    """Return the specs of the network that turns a trial's latents into currents; its features have unit variance before rectification."""
+    n_features, n_latents = model.latent_features, model.trial_latents
+
+    def normal(shape: tuple[int, ...], size: float) -> Callable[[Stream], np.ndarray]:
+        return lambda stream: size * stream.numpy().standard_normal(shape)
+
+    return {
+        "latent_in": ParamSpec(
+            (n_features, n_latents),
+            "1",
+            init=normal((n_features, n_latents), np.sqrt(12.0 / n_latents)),
+            axes=("feature", "latent"),
+            doc="weight of a trial's latent, uniform between -1/2 and 1/2, in a feature",
+        ),
+        "latent_bias": ParamSpec(
+            (n_features,), "1", init=normal((n_features,), 0.5), axes=("feature",), doc="added before a feature is rectified"
+        ),
+        "latent_out": ParamSpec(
+            (n_units, n_features),
+            unit,
+            init=normal((n_units, n_features), 0.3 / np.sqrt(n_features)),
+            axes=("post", "feature"),
+            doc="current per rectified feature of a trial's latents",
+        ),
+    }
+
+
+def trial_current(params: Params, latents: torch.Tensor) -> torch.Tensor:
+    """Return the current that is constant in a trial, latent_out relu(latent_in xi + latent_bias), (n_trials, n_units).
+
+    latents : xi, (n_trials, n_latents)
+    """
+    return torch.relu(latents @ params["latent_in"].T + params["latent_bias"]) @ params["latent_out"].T
 
 
 def signal_scales(model: SpikingNetwork, binned: BinnedSpikes) -> dict[str, np.ndarray]:

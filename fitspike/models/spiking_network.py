@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,11 +11,11 @@ import torch
 
 from fitspike.citation import Citation
 from fitspike.errors import InvalidInputError, Problems, did_you_mean
-from fitspike.models.base import Rollout
+from fitspike.models.base import Rollout, n_uniforms
 from fitspike.models.bases import BASES
 from fitspike.models.encoders import StimulusEncoder
 from fitspike.models.network_coupling import NetworkCoupling, make_coupling
-from fitspike.models.network_inputs import external_current, signal_names, signal_scales
+from fitspike.models.network_inputs import external_current, signal_names, signal_scales, trial_current
 from fitspike.models.network_layout import coupling_basis, delay_bins, network_specs
 from fitspike.neurons.base import Emission, NeuronModel
 from fitspike.neurons.emissions import get_emission
@@ -33,10 +33,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetworkCarry:
-    """What one chunk of a trial hands to the next: the neurons', and the signals' last bins (n_trials, n_lags - 1, n_channels)."""
+    """What one chunk of a trial hands to the next: the neurons', the signals' last bins (n_trials, n_lags - 1, n_channels), and the
+    trials' latents (n_trials, n_latents).
+    """
 
     units: RolloutCarry
     signals: torch.Tensor | None
+    latents: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,9 @@ class SpikingNetwork:
     signals : "all", or names; () leaves signals out. signal_before_ms, n_signal : how far their filters look back, number of functions
     encoder : what turns the signals into features in place of filters, see `fitspike.models.encoders`: ConvEncoder for movies, or
         ModuleEncoder for any torch module
+    trial_latents : number of latents xi of a trial, independent and uniform between -1/2 and 1/2, which give a current that is constant in
+        the trial, V relu(U xi + a) with `latent_features` rectified features (Sourmpis et al. 2023, NeurIPS 36): what makes trials of one
+        stimulus differ as wholes. In a likelihood they are sampled like hidden units, which makes it a bound
     time_bumps : number of bumps over trial time whose weights each condition has for itself; for stimuli that no signal describes
     pseudo_derivative, dampening : the surrogate gradient of sampled spikes, see `fitspike.neurons.emissions`
     highest_hz : rate at which sampled Poisson counts saturate; raise it for channels that hold many neurons
@@ -98,6 +104,8 @@ class SpikingNetwork:
     n_signal: int = 5
     encoder: StimulusEncoder | None = None
     time_bumps: int = 0
+    trial_latents: int = 0
+    latent_features: int = 20
     pseudo_derivative: str = "expected"
     dampening: float = 1.0
     highest_hz: float = 1000.0
@@ -113,6 +121,8 @@ class SpikingNetwork:
             problems.add(f"time_bumps={self.time_bumps}; use 0 for none, or at least 2.")
         if self.n_hidden < 0:
             problems.add(f"n_hidden={self.n_hidden} is negative.")
+        if self.trial_latents < 0 or self.latent_features < 1:
+            problems.add(f"trial_latents={self.trial_latents} must not be negative, and latent_features={self.latent_features} at least 1.")
         if self.basis not in BASES:
             problems.add(f"unknown basis {self.basis!r}{did_you_mean(self.basis, BASES)} Known: {', '.join(BASES)}.")
         if self.emission not in ("auto", *self.emissions):
@@ -151,7 +161,7 @@ class SpikingNetwork:
     def log_likelihood(self, params: Params, chunk: SpikeChunk, carry: Carry, rng: Stream) -> tuple[torch.Tensor, Carry]:
         """Return the log-likelihood of a chunk given its past, (n_trials, n_neurons) nats, float64, and the carry.
 
-        Bins outside the chunk's mask count nothing. Hidden units are sampled at the uniforms of `rng`.
+        Bins outside the chunk's mask count nothing. Hidden units and trial latents are sampled at the uniforms of `rng`.
         """
         driven, new_carry = self._clamped(params, chunk, carry, rng)
         return self._log_prob(driven, chunk), new_carry
@@ -159,7 +169,7 @@ class SpikingNetwork:
     def intensity(self, params: Params, chunk: SpikeChunk, carry: Carry) -> tuple[torch.Tensor, Carry]:
         """Return expected counts (n_trials, n_bins, n_neurons) given the recorded past, and the carry.
 
-        Hidden units are sampled once, from a fixed stream.
+        Hidden units and trial latents are sampled once, from a fixed stream.
         """
         driven, new_carry = self._clamped(params, chunk, carry, Stream(0, "intensity"))
         return self.emission_object().expected(driven.drive[..., : chunk.n_neurons], chunk.dt_ms), new_carry
@@ -178,7 +188,8 @@ class SpikingNetwork:
 
         Parameters
         ----------
-        uniforms : Tensor, (n_trials, n_bins, n_neurons + n_hidden)
+        uniforms : Tensor, (n_trials, n_bins, n_neurons + n_hidden + trial_latents)
+            Those of latents count in the first bin of a trial, where no carry tells the latents.
         observed : Tensor, (n_trials, n_bins, n_neurons) or with the hidden units, spikes, optional
         observed_mask : Tensor of bool, (n_neurons,) or with the hidden units, optional
             Default: every unit that `observed` holds.
@@ -190,20 +201,21 @@ class SpikingNetwork:
         "hidden_spikes" and "hidden_expected", and, where they are observed, "hidden_log_prob" (n_trials, n_hidden).
         """
         n_visible, n_units = context.n_neurons, context.n_neurons + self.n_hidden
-        if uniforms.shape[-1] != n_units:
+        if uniforms.shape[-1] != (n_needed := n_uniforms(self, n_visible)):
+            latents = f" and {self.trial_latents} trial latents" if self.trial_latents else ""
             raise InvalidInputError(
-                f"uniforms have {uniforms.shape[-1]} neurons; this network has {n_visible} recorded and {self.n_hidden} hidden. "
-                f"Draw uniforms for {n_units} neurons."
+                f"uniforms have {uniforms.shape[-1]} neurons; this network has {n_visible} recorded and {self.n_hidden} hidden{latents}. "
+                f"Draw uniforms for {n_needed} neurons."
             )
         observed, observed_mask = _observed_units(observed, observed_mask, n_units)
-        external, past_signals = self._external(params, context, carry)
+        external, past_signals, trial_latents = self._external(params, context, carry, lambda: uniforms[:, 0, n_units:])
         driven = rollout(
             self.neuron,
             params,
             self.emission_object(),
             current=external,
             coupling=self._coupling(params, context.dt_ms),
-            uniforms=uniforms,
+            uniforms=uniforms[..., :n_units],
             dt_ms=context.dt_ms,
             observed=observed,
             observed_mask=observed_mask,
@@ -218,7 +230,7 @@ class SpikingNetwork:
             latents["hidden_expected"] = self.emission_object().expected(driven.drive[..., n_visible:], context.dt_ms)
             if observed_mask is not None and bool(observed_mask[n_visible:].all()):
                 latents["hidden_log_prob"] = self._log_prob(driven, context, slice(n_visible, None))
-        new_carry = NetworkCarry(driven.carry, past_signals)
+        new_carry = NetworkCarry(driven.carry, past_signals, trial_latents)
         return Rollout(driven.spikes[..., :n_visible], self._log_prob(driven, context), latents, new_carry)
 
     def connectivity(self, params: Params, extras: Mapping[str, Any]) -> Connectivity:
@@ -228,7 +240,11 @@ class SpikingNetwork:
         """
         from fitspike.models.connectivity import Connectivity
 
-        weight = (params["coupling"] * params["coupling_mask"].unsqueeze(-1)).sum(-1)
+        if "coupling" in params:
+            weight = (params["coupling"] * params["coupling_mask"].unsqueeze(-1)).sum(-1)
+        else:
+            n_units = len(params[next(iter(self.neuron.param_specs(1)), "background")])
+            weight = torch.zeros(n_units, n_units)
         n_visible = weight.shape[0] - self.n_hidden
         return Connectivity(weight[:n_visible, :n_visible].detach().cpu().numpy(), unit=getattr(self.neuron, "current_unit", "1"))
 
@@ -250,9 +266,18 @@ class SpikingNetwork:
             return None
         return make_coupling(params["coupling"] * params["coupling_mask"].unsqueeze(-1), basis, delay_bins(self, dt_ms))
 
-    def _external(self, params: Params, chunk: SpikeChunk, carry: NetworkCarry | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the current from outside, (n_trials, n_bins, n_units), and the signals' last bins."""
-        return external_current(self, params, chunk, carry.signals if carry is not None else None)
+    def _external(
+        self, params: Params, chunk: SpikeChunk, carry: NetworkCarry | None, uniforms: Callable[[], torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Return the current from outside, (n_trials, n_bins, n_units), the signals' last bins, and the trials' latents.
+
+        uniforms : gives those of latents, (n_trials, n_latents), where no carry holds the latents
+        """
+        current, past_signals = external_current(self, params, chunk, carry.signals if carry is not None else None)
+        if not self.trial_latents:
+            return current, past_signals, None
+        latents = carry.latents if carry is not None else (uniforms() - 0.5).to(current.dtype).to(current.device)
+        return current + trial_current(params, latents).unsqueeze(1), past_signals, latents
 
     def _clamped(self, params: Params, chunk: SpikeChunk, carry: NetworkCarry | None, rng: Stream) -> tuple[Driven, NetworkCarry]:
         """Return the units driven with the recorded neurons clamped and the hidden ones sampled, and the carry."""
@@ -260,13 +285,18 @@ class SpikingNetwork:
         like = next(iter(params.values()))
         spikes = chunk.dense(str(like.dtype).removeprefix("torch."), device=str(like.device))
         _check_counts(emission, chunk, spikes)
-        external, past_signals = self._external(params, chunk, carry)
+        n_units, stream = chunk.n_neurons + self.n_hidden, rng.child("hidden")
+
+        def first_uniforms() -> torch.Tensor:
+            first = range(chunk.first_bin, chunk.first_bin + 1)
+            return torch.as_tensor(stream.uniforms(chunk.trial, first, n_uniforms(self, chunk.n_neurons))[:, 0, n_units:])
+
+        external, past_signals, trial_latents = self._external(params, chunk, carry, first_uniforms)
         coupling = self._coupling(params, chunk.dt_ms)
         units = carry.units if carry is not None else None
         if self.n_hidden:
-            n_units = chunk.n_neurons + self.n_hidden
             bins = range(chunk.first_bin, chunk.first_bin + chunk.n_bins)
-            uniforms = torch.as_tensor(rng.child("hidden").uniforms(chunk.trial, bins, n_units), device=like.device)
+            uniforms = torch.as_tensor(stream.uniforms(chunk.trial, bins, n_units), device=like.device)
             observed, mask = _observed_units(spikes, None, n_units)
             driven = rollout(
                 self.neuron,
@@ -281,7 +311,7 @@ class SpikingNetwork:
                 dt_ms=chunk.dt_ms,
                 backend=self.backend,
             )
-            return driven, NetworkCarry(driven.carry, past_signals)
+            return driven, NetworkCarry(driven.carry, past_signals, trial_latents)
         # All spikes are known, so that the coupling currents of all bins come from one matrix product.
         if coupling is not None:
             last = units.spikes if units is not None else spikes.new_zeros(chunk.n_trials, chunk.n_neurons)
@@ -293,7 +323,7 @@ class SpikingNetwork:
         driven = rollout(
             self.neuron, params, emission, current=external, observed=spikes, carry=units, dt_ms=chunk.dt_ms, backend=self.backend
         )
-        return driven, NetworkCarry(RolloutCarry(driven.carry.neuron, driven.carry.spikes, past), past_signals)
+        return driven, NetworkCarry(RolloutCarry(driven.carry.neuron, driven.carry.spikes, past), past_signals, trial_latents)
 
     def _log_prob(self, driven: Driven, chunk: SpikeChunk, units: slice | None = None) -> torch.Tensor:
         """Return the log-probability of the spikes of some units, or the recorded ones, summed over scored bins, (n_trials, n) float64."""

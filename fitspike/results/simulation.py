@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fitspike.errors import InvalidInputError
+from fitspike.models.base import n_uniforms
 from fitspike.params import to_tensors
 from fitspike.recording.chunk import SpikeChunk
 from fitspike.recording.recording import Recording
@@ -67,7 +68,7 @@ def simulate_events(
     import torch
 
     tensors = to_tensors(params)
-    n_units = source.n_neurons + getattr(model, "n_hidden", 0)
+    n_units = n_uniforms(model, source.n_neurons)
     lengths = np.asarray(source.bins_per_trial)
     longest = int(lengths.max(initial=0))
     n_bins = max(1, min(longest, chunk_values // n_units))

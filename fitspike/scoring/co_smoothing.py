@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from fitspike.errors import InvalidInputError
+from fitspike.models.base import n_uniforms
 from fitspike.recording.binned import BinnedSpikes, SpikeChunk
 from fitspike.rng import Stream
 from fitspike.scoring.blocks import BlockPlan, BlockSums, block_times_ns, plan_blocks, reference_sums
@@ -95,7 +96,7 @@ def _hidden_log_likelihood(
     total = np.zeros((plan.n_blocks, int(hidden.sum())))
     limit = np.maximum(RUNAWAY_RATE_HZ * binned.dt_ms / 1000, RUNAWAY_FACTOR * rate[hidden])
     clamped = torch.as_tensor(~hidden)
-    n_units = binned.n_neurons + getattr(model, "n_hidden", 0)  # uniforms for units that have no data, too
+    n_units = n_uniforms(model, binned.n_neurons)
     for trial in np.unique(plan.trial):
         blocks = np.flatnonzero(plan.trial == trial)
         edges = sorted({0, *plan.first_bin[blocks].tolist(), *plan.stop_bin[blocks].tolist()})

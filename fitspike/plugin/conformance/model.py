@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fitspike.errors import InvalidInputError
-from fitspike.models.base import HasConnectivity, HasIntensity, HasLatents, HasSolver, Model, Rollout, SolverContext
+from fitspike.models.base import HasConnectivity, HasIntensity, HasLatents, HasSolver, Model, Rollout, SolverContext, n_uniforms
 from fitspike.neurons.emissions import get_emission
 from fitspike.params import ParamSpec, constrain, initial_params, to_raw, to_tensors
 from fitspike.plugin.conformance.report import Mismatch, NotChecked, Outcome, Report, expect, instance_of
@@ -87,7 +87,7 @@ def _likelihood(model: Model, params: Params, chunk: SpikeChunk, carry: Any = No
 
 
 def _uniforms(model: Model, n_bins: int = _BINS) -> torch.Tensor:
-    return torch.as_tensor(_stream().child("free").uniforms(_TRIALS, range(n_bins), _N + getattr(model, "n_hidden", 0)))
+    return torch.as_tensor(_stream().child("free").uniforms(_TRIALS, range(n_bins), n_uniforms(model, _N)))
 
 
 def _free(model: Model, params: Params, data: BinnedSpikes) -> Rollout:

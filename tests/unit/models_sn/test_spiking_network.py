@@ -8,6 +8,7 @@ import torch
 from scipy import special
 
 from fitspike.errors import InvalidInputError, PluginError
+from fitspike.models.base import n_uniforms
 from fitspike.models.bases import lag_basis
 from fitspike.models.spiking_network import SpikingNetwork
 from fitspike.neurons.lif import EscapeLIF
@@ -41,6 +42,7 @@ NETWORKS = {
     "uncoupled": SpikingNetwork(coupling_ms=0.0),
     "lif": SpikingNetwork(neuron=EscapeLIF(refractory_ms=2.0)),
     "hidden": SpikingNetwork(n_hidden=2),
+    "trial latents": SpikingNetwork(trial_latents=2),
     "poisson": SpikingNetwork(emission="poisson", neuron=SRM(tau_m_ms=8.0)),
 }
 
@@ -81,9 +83,9 @@ def test_log_likelihood_does_not_depend_on_chunk_size(name, n_bins):
     torch.testing.assert_close(total, whole, rtol=1e-11, atol=0)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "hidden"])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("hidden", "trial latents")])
 def test_likelihood_of_a_free_run_equals_that_of_the_run_itself(name):
-    """Two paths: bin by bin in `rollout`, and the matrix products of `log_likelihood`, which samples hidden units for itself."""
+    """Two paths: bin by bin in `rollout`, and the matrix products of `log_likelihood`, which samples what is hidden for itself."""
     model, binned = NETWORKS[name], binned_spikes(n_channels=1)
     params = made(model, binned)
     uniforms = torch.as_tensor(Stream(0, "u").uniforms(3, range(120), 4 + model.n_hidden))
@@ -97,7 +99,7 @@ def test_likelihood_of_a_free_run_equals_that_of_the_run_itself(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_free_run_does_not_depend_on_chunk_size_and_replays_exactly(name):
     model, binned = NETWORKS[name], binned_spikes(n_channels=1)
-    params, stream, n_units = made(model, binned), Stream(0, "u"), 4 + model.n_hidden
+    params, stream, n_units = made(model, binned), Stream(0, "u"), n_uniforms(model, 4)
     context = next(binned.chunks(120, batch_trials=3))
     whole = model.rollout(params, context, uniforms=torch.as_tensor(stream.uniforms(3, range(120), n_units)))
     parts, carry = [], None
@@ -108,7 +110,9 @@ def test_free_run_does_not_depend_on_chunk_size_and_replays_exactly(name):
         parts.append(run.spikes)
     assert torch.equal(torch.cat(parts, 1), whole.spikes)
     everything = [whole.spikes] + ([whole.latents["hidden_spikes"]] if model.n_hidden else [])
-    replay = model.rollout(params, context, uniforms=torch.rand(3, 120, n_units), observed=torch.cat(everything, -1))
+    uniforms = torch.rand(3, 120, n_units, dtype=torch.float64)
+    uniforms[:, 0, 4 + model.n_hidden :] = torch.as_tensor(stream.uniforms(3, range(1), n_units))[:, 0, 4 + model.n_hidden :]
+    replay = model.rollout(params, context, uniforms=uniforms, observed=torch.cat(everything, -1))
     assert torch.equal(replay.log_prob, whole.log_prob)
 
 
@@ -185,6 +189,11 @@ def test_connectivity_is_post_pre_and_sums_over_lags():
     params["coupling"][2, 0] = torch.tensor([0.5, 0.75])  # neuron 0 drives neuron 2
     weight = np.asarray(model.connectivity(params, {}).weight)
     assert weight[2, 0] == 1.25 and np.count_nonzero(weight) == 1
+
+
+def test_uncoupled_neurons_have_no_connection():
+    model, binned = SpikingNetwork(coupling_ms=0.0, n_hidden=1), binned_spikes()
+    np.testing.assert_array_equal(model.connectivity(made(model, binned), {}).weight, np.zeros((4, 4)))
 
 
 def test_neurons_start_at_the_rates_of_the_data():
