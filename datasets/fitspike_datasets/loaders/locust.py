@@ -13,7 +13,7 @@ _GRID_S = 0.01
 _CUT_SHORT_S = 1.0
 
 
-def frames(paths: list[Path], *, frame_s: float, well_isolated: int) -> Recording:
+def frames(paths: list[Path], *, frame_s: float, well_isolated: int, odour_s: float | None = None) -> Recording:
     """Return the units of one stimulus group, a trial per frame that holds spikes.
 
     A frame is recorded up to the latest spike that any frame of the group has at that phase (28.8 of 30 s); trials end there, so that no
@@ -23,6 +23,7 @@ def frames(paths: list[Path], *, frame_s: float, well_isolated: int) -> Recordin
     Parameters
     ----------
     well_isolated : the first units that the sorter calls well isolated; neuron column `is_well_isolated`
+    odour_s : from a frame's start to the time from which the odour acts; event `odour`
     """
     units = [int(re.search(r"_u(\d+)$", path.stem)[1]) for path in paths]
     trains = [np.loadtxt(path, ndmin=1) / RATE_HZ for path in paths]
@@ -38,12 +39,13 @@ def frames(paths: list[Path], *, frame_s: float, well_isolated: int) -> Recordin
         notes.append(f"locust: frames {', '.join(map(str, missing))} hold no spike and are left out.")
     for k in np.flatnonzero(stop_s < recorded_s):
         notes.append(f"locust: frame {present[k]} ends after {stop_s[k]:g} s.")
-    return Recording.from_trains(
+    recording = Recording.from_trains(
         trains,
         neurons=NeuronTable.make(units, columns={"unit": units, "is_well_isolated": np.asarray(units) <= well_isolated}),
         trials=TrialTable.from_seconds(present * frame_s, present * frame_s + stop_s, columns={"frame": present}),
         source=RecordingSource(notes=tuple(notes)),
     )
+    return recording if odour_s is None else recording.attach(events={"odour": present * frame_s + odour_s})
 
 
 def _up(seconds: np.ndarray) -> np.ndarray:
