@@ -18,7 +18,7 @@ def test_locust_frames_end_where_the_recording_does(tmp_path):
         paths.append(tmp_path / f"locust1_Odour_tetA_u{unit}.txt")
         np.savetxt(paths[-1], np.array(times) * 15_000)
     recording = frames(paths, frame_s=10.0, well_isolated=1, odour_s=2.5)
-    np.testing.assert_allclose(recording.events["odour"], [2.5, 22.5, 42.5])
+    np.testing.assert_allclose(recording.events["odour"], [2.5e9, 22.5e9, 42.5e9])
     assert recording.trials.column("frame").tolist() == [0, 2, 4]
     assert (recording.trials.start_ns / 1e9).tolist() == [0, 20, 40]
     assert (recording.trials.stop_ns / 1e9).tolist() == [8.76, 28.76, 45.01]
