@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fitspike.plotting.style import DATA, FAINT, MODEL, NEUTRAL, SERIES, new_figure, note, styled
+
+TERM_NORM = "gradient_norm/"
+"""What the names of the terms' gradient norms begin with."""
 
 TITLES = {
     "objective": "objective (nats)",
@@ -23,15 +27,20 @@ TITLES = {
 
 @styled
 def draw_learning_curve(step: np.ndarray, terms: Mapping[str, np.ndarray], wall_s: np.ndarray | None = None) -> Figure:
-    """Return every logged quantity over the steps, a small graph each. step, wall_s, each of `terms`: (n_points,), NaN where not logged."""
-    shown = {name: values for name, values in terms.items() if np.isfinite(values).any()}
-    n = max(len(shown), 1)
+    """Return every logged quantity over the steps, a small graph each; the gradient norms of loss terms share one, to be compared.
+
+    step, wall_s, each of `terms`: (n_points,), NaN where not logged.
+    """
+    logged = {name: values for name, values in terms.items() if np.isfinite(values).any()}
+    of_terms = {name.removeprefix(TERM_NORM): values for name, values in logged.items() if name.startswith(TERM_NORM)}
+    shown = {name: values for name, values in logged.items() if not name.startswith(TERM_NORM)}
+    n = max(len(shown) + bool(of_terms), 1)
     n_columns = min(3, n)
     n_rows = -(-n // n_columns)
     figure, axes = new_figure(n_rows, n_columns, height_in=0.6 + 2.0 * n_rows, width_in=7.2 if n > 1 else 4.8)
-    for one in axes.ravel()[len(shown) :]:
+    for one in axes.ravel()[n if logged else 0 :]:
         one.set_axis_off()
-    if not shown:
+    if not logged:
         axes[0, 0].set_axis_on()
         note(axes[0, 0], "no step was logged")
         return figure
@@ -44,9 +53,23 @@ def draw_learning_curve(step: np.ndarray, terms: Mapping[str, np.ndarray], wall_
         one.set_title(TITLES.get(name, name.replace("_", " ")))
         one.set_xlabel("step")
         one.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if of_terms:
+        _draw_term_norms(axes.ravel()[len(shown)], step, of_terms)
     if wall_s is not None and np.isfinite(wall_s).any():
         figure.suptitle(f"{len(step)} points in {np.nanmax(wall_s):.1f} s", x=0.01, ha="left", fontsize=8, color=NEUTRAL)
     return figure
+
+
+def _draw_term_norms(axes: Axes, step: np.ndarray, norms: Mapping[str, np.ndarray]) -> None:
+    """Draw the gradient norm of each weighted loss term on one logarithmic axis."""
+    for number, (name, values) in enumerate(norms.items()):
+        usable = np.isfinite(values) & (values > 0)
+        marker = "o" if usable.sum() < 30 else ""
+        axes.plot(step[usable], values[usable], color=SERIES[number % len(SERIES)], marker=marker, ms=2, label=name.replace("_", " "))
+    axes.set_yscale("log")
+    axes.set(title="gradient of each weighted term", xlabel="step")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.legend(fontsize=6, loc="best")
 
 
 @styled

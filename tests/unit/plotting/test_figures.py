@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from fitspike.cli.main import cli
 from fitspike.errors import InvalidInputError, RunFolderError, UnknownNameError
 from fitspike.plotting import connectivity, figures, learning_curve, psth, raster, statistics, style
+from fitspike.plotting.learning_curve import draw_learning_curve
 from fitspike.plotting.run_files import RunFiles
 
 
@@ -231,3 +232,13 @@ def test_run_folder_of_a_newer_format_is_not_drawn(tmp_path):
     (tmp_path / "status.json").write_text('{"format_version": 99}')
     with pytest.raises(RunFolderError, match="format version 99"):
         figures.draw(tmp_path, [], tmp_path / "figures")
+
+
+def test_gradient_norms_of_loss_terms_share_one_graph():
+    step = np.arange(10.0, 60.0, 10.0)
+    terms = {"loss": np.ones(5), "gradient_norm/nll": np.full(5, 0.01), "gradient_norm/psth": np.full(5, 1.0)}
+    figure = draw_learning_curve(step, terms)
+    visible = [one for one in figure.axes if one.axison]
+    assert len(visible) == 2
+    lines = {line.get_label(): line.get_ydata()[0] for line in visible[1].lines}
+    assert lines == {"nll": 0.01, "psth": 1.0} and visible[1].get_yscale() == "log"
