@@ -232,7 +232,6 @@ class DisynapticMovie(MovieSettings):
     n_test: int = 100
     rate_spread: float = 0.3
     n_features: int = 8
-    feature_probability: float = 1.0
     feature_weight: float = 0.4
     motif: str = "feedforward"
     """"feedforward" or "feedback"; the benchmark's feedback case has n_neurons=30 and n_hidden=10."""
