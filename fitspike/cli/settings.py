@@ -19,7 +19,7 @@ def resolve_settings(
     ----------
     file : configuration file given by the user
     base : run.toml of a run to be resumed; it takes the place of the user's and the project's files
-    options : nested settings from options of the command
+    options : nested settings from options of the command; losses that are named here are all there are
     settings : "key=value" texts
 
     Raises
@@ -33,6 +33,15 @@ def resolve_settings(
     layers += [read_layer(base)] if base is not None else standing_layers()
     if file is not None:
         layers.append(read_layer(file))
+    if options and "loss" in options:
+        layers = [_without_other_losses(layer, options["loss"]) for layer in layers]
     layers.append(Layer("options", options or {}))
     layers.append(Layer("--set", parse_settings(settings, RunConfig.model_fields)))
     return parse_config(merge(layers)[0])
+
+
+def _without_other_losses(layer: Layer, named: Mapping[str, Any]) -> Layer:
+    """Return a layer in which only the named losses are left, with their settings."""
+    given = layer.values.get("loss")
+    kept = {name: term for name, term in given.items() if name in named} if isinstance(given, Mapping) else {}
+    return Layer(layer.origin, {**{key: value for key, value in layer.values.items() if key != "loss"}, **({"loss": kept} if kept else {})})

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fitspike.cli.settings import resolve_settings
 from fitspike.config import RunConfig, all_keys, explain, known_keys, parse_config
 from fitspike.config_layers import Layer, merge, parse_settings, project_file, read_layer, standing_layers
 from fitspike.errors import InvalidInputError
@@ -24,6 +25,24 @@ def test_another_model_drops_the_settings_of_the_one_before():
     merged, origins = merge([first, Layer("option", {"model": "spiking-network"})])
     assert merged["model"] == {"name": "spiking-network"}
     assert origins == {"model.name": "option"}
+
+
+def test_losses_named_by_an_option_are_all_there_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("seed = 3\n[loss]\nnll = 1.0\nnoise_correlation = { weight = 0.1, n_lags = 7 }\npsth = 5.0\n", encoding="utf-8")
+    assert set(resolve_settings(file=recipe).loss) == {"nll", "noise_correlation", "psth"}
+    only = resolve_settings(file=recipe, options={"loss": {"nll": {"weight": 2.0}}})
+    assert {name: term.weight for name, term in only.loss.items()} == {"nll": 2.0} and only.seed == 3
+    both = resolve_settings(file=recipe, options={"loss": {"nll": {"weight": 1.0}, "noise_correlation": {"weight": 0.5}}}).loss
+    assert both["noise_correlation"].weight == 0.5 and both["noise_correlation"].settings == {"n_lags": 7}
+
+
+@pytest.mark.parametrize("name", ["v1-gratings", "locust-antennal-lobe"])
+def test_recipes_of_the_documentation_are_configurations(name):
+    recipe = resolve_settings(file=Path(__file__).parents[3] / "docs" / "examples" / f"{name}.toml")
+    assert {"nll", "psth", "noise_correlation"} <= set(recipe.loss) and recipe.model.settings["time_bumps"] > 0
 
 
 def test_unknown_keys_and_wrong_values_are_reported_together():
