@@ -186,7 +186,7 @@ class FanoFactor:
 
     name: ClassVar[str] = "fano_factor"
     unit: ClassVar[str] = "1"
-    default_distance: ClassVar[str] = "unexplained"
+    default_distance: ClassVar[str] = "log_mse"
     is_differentiable: ClassVar[bool] = True
     takes_expected: ClassVar[bool] = True
 
