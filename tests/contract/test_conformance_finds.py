@@ -274,7 +274,13 @@ class HasUnknownUnit(FiringRate):
     unit = "spikes per fortnight"
 
 
+class AddsExpectedCounts(FiringRate):
+    def update(self, acc, spikes, chunk, expected=None):
+        return super().update(acc, spikes if expected is None else spikes + expected.count, chunk)
+
+
 STATISTICS = {
+    AddsExpectedCounts: "expected counts",
     CountsMaskedBins: "masked bins",
     AveragesChunks: "chunks in time",
     KnowsTheFirstNeuron: "no dependence on neuron order",

@@ -14,7 +14,7 @@ from fitspike.plugin.conformance.report import Mismatch, NotChecked, Outcome, Re
 from fitspike.plugin.conformance.toys import toy_binned
 from fitspike.plugin.kinds import KINDS
 from fitspike.recording.binned import BinnedSpikes, SpikeChunk
-from fitspike.statistics.base import Statistic
+from fitspike.statistics.base import Expected, Statistic
 from fitspike.units import check_parameter_unit
 
 _N = 3
@@ -40,6 +40,7 @@ def check_statistic(statistic: Any) -> Outcome:
     report.check("no dependence on neuron order", _check_order, statistic, needs=("value",))
     report.check("recordings without spikes", _check_silence, statistic, needs=("value",))
     report.check("gradient", _check_gradient, statistic, needs=("value",))
+    report.check("expected counts", _check_expected, statistic, needs=("value",))
     return report.outcome()
 
 
@@ -123,6 +124,26 @@ def _check_silence(statistic: Statistic) -> None:
     silent = [replace(chunk, row_pointer=np.zeros_like(chunk.row_pointer)) for chunk in _whole(data)]
     value = _accumulate(statistic, data, silent)
     expect(not bool(torch.isinf(value).any()), "without spikes the statistic holds infinite values; use NaN where it is not defined.")
+
+
+def _check_expected(statistic: Statistic) -> None:
+    """Spikes that are certain given their past are their own means: the statistic must be what it is without them."""
+    takes = getattr(statistic, "takes_expected", False)
+    if not takes:
+        raise NotChecked("takes_expected is False")
+    data = toy_binned(_N)
+    acc, plain = statistic.init(data.info()), statistic.init(data.info())
+    for chunk in data.chunks(11, batch_trials=data.n_trials, carry=True):
+        spikes = chunk.dense("float64")
+        if takes == "binary":
+            spikes = spikes.clamp(max=1.0)
+        acc = statistic.update(acc, spikes, chunk, expected=Expected(spikes, spikes.square()))
+        plain = statistic.update(plain, spikes, chunk)
+    _expect_equal(
+        statistic.finalise(acc),
+        statistic.finalise(plain),
+        "given the spikes themselves as expected counts the statistic differs from that of the spikes.",
+    )
 
 
 def _check_gradient(statistic: Statistic) -> None:
