@@ -44,6 +44,7 @@ _LAZY = {
         "Rollout",
         "SolverContext",
         "SolverReport",
+        "n_uniforms",
     ),
     "fitspike.models.connectivity": ("Connectivity",),
     "fitspike.models.encoders": ("ConvEncoder", "ModuleEncoder", "StimulusEncoder"),
