@@ -17,14 +17,7 @@ import numba
 import numpy as np
 
 from fitspike.kernels.compiling import cached
-from fitspike.kernels.linear_rollout.numba_forward import (
-    NO_RESET,
-    SUBTRACT,
-    add_scaled,
-    exponential,
-    replay,
-    reset_where_spiked,
-)
+from fitspike.kernels.linear_rollout.numba_forward import SUBTRACT, TO_VALUE, exponential, run_piece, seed
 from fitspike.kernels.linear_rollout.numba_product import product
 
 GIVEN_SLOPE, LOGISTIC_SLOPE, TRIANGLE_SLOPE, EXPONENTIAL_SLOPE, HAZARD_SLOPE = range(5)
@@ -83,240 +76,233 @@ class Found(NamedTuple):
     bias: np.ndarray
 
 
-@cached(numba.njit, nogil=True, error_model="numpy", fastmath={"contract"})
-def _times_slope(slope, k, t, drive, g):
-    """Multiply g by the pseudo-derivative at the drive."""
-    number = drive.dtype.type
-    n, one, zero, scale = drive.shape[0], number(1), number(0), number(slope.scale)
-    if slope.form == GIVEN_SLOPE:
-        values = slope.values[k, t]
-        for i in range(n):
-            g[i] *= values[i]
-    elif slope.form == LOGISTIC_SLOPE:
-        for i in range(n):
-            p = one / (one + exponential(-drive[i]))
-            g[i] *= scale * p * (one - p)
-    elif slope.form == TRIANGLE_SLOPE:
-        ceiling = number(slope.ceiling)
-        for i in range(n):
-            g[i] *= scale * max(one - abs(drive[i]), zero) if drive[i] <= ceiling else zero
-    elif slope.form == EXPONENTIAL_SLOPE:
-        ceiling = number(slope.ceiling)
-        for i in range(n):
-            g[i] *= scale * exponential(min(drive[i], ceiling)) if drive[i] <= ceiling else zero
-    else:
-        shift, ceiling = number(slope.log_bin_s), number(slope.ceiling)
-        for i in range(n):
-            log_hazard = min(drive[i] + shift, ceiling)
-            g[i] *= scale * exponential(log_hazard - exponential(log_hazard))
-
-
-@cached(numba.njit, nogil=True, error_model="numpy", fastmath={"contract"})
-def _neuron_adjoint(neuron, wanted, wants_spikes, neurons, counts, g_drive, state, before, inputs, adjoint, g_input, g_spikes, kept, sums):
-    """Go back one bin in one trial: fill g_input and g_spikes (of the bin before), advance the adjoint of the state, add to the sums.
-
-    neurons, counts : spikes of the bin before. state, before : after this bin and after the one before (n_components, n_neurons).
-    """
-    n = g_drive.shape[0]
-    one = g_drive.dtype.type(1)
-    g_input[:] = 0.0
-    g_spikes[:] = 0.0
-    add_scaled(sums.bias, one, g_drive)
-    if wanted.decay:
-        kept[:] = before
-        reset_where_spiked(neuron, neurons, counts, kept)
-    for d in range(adjoint.shape[0]):
-        g, readout, gain, decay, jump = adjoint[d], neuron.readout[d], neuron.gain[d], neuron.decay[d], neuron.jump[d]
-        for i in range(n):
-            g[i] += readout[i] * g_drive[i]
-            g_input[i] += gain[i] * g[i]
-        if wants_spikes:
-            for i in range(n):
-                g_spikes[i] += jump[i] * g[i]
-        if wanted.readout:
-            for i in range(n):
-                sums.readout[d, i] += g_drive[i] * state[d, i]
-        if wanted.gain:
-            for i in range(n):
-                sums.gain[d, i] += g[i] * inputs[i]
-        if wanted.decay:
-            for i in range(n):
-                sums.decay[d, i] += g[i] * kept[d, i]
-        if wanted.jump:
-            for e in range(neurons.shape[0]):
-                sums.jump[d, neurons[e]] += g[neurons[e]] * counts[e]
-        for i in range(n):
-            g[i] *= decay[i]
-        if neuron.resets[d] == NO_RESET:
-            continue
-        value = neuron.reset_value[d]
-        if neuron.resets[d] == SUBTRACT:
-            if wants_spikes:
-                for i in range(n):
-                    g_spikes[i] -= g[i] * value[i]
-            if wanted.reset_value:
-                for e in range(neurons.shape[0]):
-                    sums.reset_value[d, neurons[e]] -= g[neurons[e]] * counts[e]
-            continue
-        if wants_spikes:
-            for i in range(n):
-                g_spikes[i] += g[i] * (value[i] - before[d, i])
-            for e in range(neurons.shape[0]):
-                if counts[e] > one:  # min(z, 1) does not change
-                    i = neurons[e]
-                    g_spikes[i] -= g[i] * (value[i] - before[d, i])
-        for e in range(neurons.shape[0]):
-            i, part = neurons[e], min(counts[e], one)
-            if wanted.reset_value:
-                sums.reset_value[d, i] += g[i] * part
-            g[i] *= one - part
+@cached(numba.njit, nogil=True, error_model="numpy")
+def _flush(n_components, sums, found):
+    """Move the sums of a piece, in the precision of the run, to those of all bins."""
+    for d in range(n_components):
+        for i in range(sums.bias.shape[0]):
+            found.decay[d, i] += sums.decay[d, i]
+            found.gain[d, i] += sums.gain[d, i]
+            found.jump[d, i] += sums.jump[d, i]
+            found.readout[d, i] += sums.readout[d, i]
+            found.reset_value[d, i] += sums.reset_value[d, i]
+    sums.decay[:], sums.gain[:], sums.jump[:], sums.readout[:], sums.reset_value[:] = 0.0, 0.0, 0.0, 0.0, 0.0
+    for i in range(sums.bias.shape[0]):
+        found.bias[i] += sums.bias[i]
+    sums.bias[:] = 0.0
 
 
 @cached(numba.njit, nogil=True, error_model="numpy")
-def _flush(sums, found):
-    """Move the sums of a piece, in the precision of the run, to those of all."""
-    for d in range(sums.decay.shape[0]):
-        for total, part in (
-            (found.decay[d], sums.decay[d]),
-            (found.gain[d], sums.gain[d]),
-            (found.jump[d], sums.jump[d]),
-            (found.readout[d], sums.readout[d]),
-            (found.reset_value[d], sums.reset_value[d]),
-        ):
-            total += part
-            part[:] = 0.0
-    bias, part_of_bias = found.bias, sums.bias
-    bias += part_of_bias
-    part_of_bias[:] = 0.0
+def _no_sums(coupling, n_components, n_neurons, like, single):
+    """Return zeros for all gradients that are summed over trials, or in single precision for those of the neuron."""
+    each = (n_components, n_neurons)
+    return Found(
+        np.zeros(coupling.by_lag.shape, like), np.zeros(coupling.by_trace.shape, like), np.zeros(each, single), np.zeros(each, single),
+        np.zeros(each, single), np.zeros(each, single), np.zeros(each, single), np.zeros(n_neurons, single),
+    )  # fmt: skip
 
 
 @cached(numba.njit, nogil=True, error_model="numpy", fastmath={"contract"})
 def backward(
-    first, last, neuron, coupling, packed, slope, is_clamped, wanted, given, current, drives, events, n_known, states, traces, trace0,
-    border, to_current, to_known, to_state, to_trace,
+    first, last, neuron, coupling, packed, slope, draw, wanted, given, current, drives, events, states, traces, trace0, border, to_current,
+    to_known, to_state, to_trace,
 ):  # fmt: skip
     """Fill the gradients of the trials first .. last - 1 and return those that are summed over trials.
 
     states, traces : at every `border`-th bin, see `forward`. trace0 : (n_trials, n_neurons, n_filters) before the first bin, of which
-    to_trace is the gradient; to_known : (n_trials, n_known, n_neurons); to_state : (n_trials, n_components, n_neurons).
+    to_trace is the gradient; to_known : (n_trials, n_known, n_neurons); to_state : (n_trials, n_components, n_neurons). draw : of which
+    spikes are clamped is all that counts.
     """
-    n_trials, (n_bins, n_neurons) = last - first, drives.shape[1:]
-    n_components, n_filters, n_delay, n_lags = neuron.decay.shape[0], coupling.trace_decay.shape[0], coupling.n_delay, coupling.n_lags
-    number = drives.dtype.type
-    each = (n_components, n_neurons)
-    found = Found(
-        np.zeros(coupling.by_lag.shape, drives.dtype), np.zeros(coupling.by_trace.shape, drives.dtype),
-        np.zeros(each), np.zeros(each), np.zeros(each), np.zeros(each), np.zeros(each), np.zeros(n_neurons),
+    n_trials, (n_bins, n_neurons), like = last - first, drives.shape[1:], drives.dtype
+    decay, gain, jump, readout, never = neuron.decay, neuron.gain, neuron.jump, neuron.readout, like.type(neuron.never_drive)
+    resets, reset_value, n_refractory = neuron.resets, neuron.reset_value, neuron.n_refractory
+    n_components, n_filters, n_delay, n_lags = decay.shape[0], coupling.trace_decay.shape[0], coupling.n_delay, coupling.n_lags
+    neurons, counts, pointer, n_known = events.neuron, events.count, events.pointer, events.n_known
+    outer_spikes, outer_drive, outer_trace, trace_decay = given.spikes, given.drive, given.trace, coupling.trace_decay
+    form, slopes, is_clamped = slope.form, slope.values, draw.is_clamped
+    one, zero, scale, ceiling, log_bin_s = (
+        like.type(1),
+        like.type(0),
+        like.type(slope.scale),
+        like.type(slope.ceiling),
+        like.type(slope.log_bin_s),
+    )
+    is_sampled, is_any_clamped, width = not is_clamped.all(), is_clamped.any(), n_filters * n_neurons
+    found = _no_sums(coupling, n_components, n_neurons, like, np.float64)
+    g_lag, g_trace = found.by_lag, found.by_trace
+    s_decay, s_gain, s_jump, s_readout, s_reset_value, s_bias = (
+        np.zeros((n_components, n_neurons), like), np.zeros((n_components, n_neurons), like), np.zeros((n_components, n_neurons), like),
+        np.zeros((n_components, n_neurons), like), np.zeros((n_components, n_neurons), like), np.zeros(n_neurons, like),
     )  # fmt: skip
-    none = np.zeros((0, 0), drives.dtype)
-    sums = Found(
-        none, none, np.zeros(each, drives.dtype), np.zeros(each, drives.dtype), np.zeros(each, drives.dtype),
-        np.zeros(each, drives.dtype), np.zeros(each, drives.dtype), np.zeros(n_neurons, drives.dtype),
-    )  # fmt: skip
-    is_sampled, is_any_clamped = not is_clamped.all(), is_clamped.any()
-    has_lags, has_filters, has_given_trace = n_lags > 0, n_filters > 0, given.trace.shape[0] > 0
-    adjoint = np.zeros((n_trials, n_components, n_neurons), drives.dtype)
+    sums = Found(g_lag, g_trace, s_decay, s_gain, s_jump, s_readout, s_reset_value, s_bias)
+    adjoint = np.zeros((n_trials, n_components, n_neurons), like)
     if given.state.shape[0] > 0:
         adjoint[:] = given.state[first:last]
-    g_spikes = np.zeros((n_trials, n_neurons), drives.dtype)  # of the bin's spikes, through the neuron's own state
-    width = n_filters * n_neurons
-    filtered = np.zeros((n_trials, width), drives.dtype)  # adjoint of the post-synaptic traces
-    ring = np.zeros((n_delay, n_trials, width), drives.dtype)  # and what it was up to n_delay bins later
-    by_lag = np.zeros((n_trials, packed.lag.shape[0] * packed.lag.shape[2]), drives.dtype)
-    by_trace = np.zeros((n_trials, packed.trace.shape[0] * packed.trace.shape[2]), drives.dtype)
-    g_drive, kept = np.zeros(n_neurons, drives.dtype), np.zeros(each, drives.dtype)
-    n_kept = (border if wanted.states else 0, n_trials)
-    piece_states = np.zeros((n_trials, n_kept[0] + 1, n_components, n_neurons), drives.dtype)
-    piece_inputs = np.zeros((n_trials, n_kept[0], n_neurons), drives.dtype)
-    ahead = np.zeros((border + n_delay + n_lags) * n_neurons if wanted.states else 0, drives.dtype)
-    work_drive = np.zeros(n_neurons, drives.dtype)
+    g_spikes = np.zeros((n_trials, n_neurons), like)  # adjoint of a bin's spikes through the neuron's own state
+    filtered = np.zeros((n_trials, n_filters, n_neurons), like)  # adjoint of the post-synaptic traces
+    ring = np.zeros((n_delay, n_trials, n_filters, n_neurons), like)  # and what it was up to n_delay bins later
+    by_lag = np.zeros((n_trials, packed.lag.shape[0] * packed.lag.shape[2]), like)
+    by_trace = np.zeros((n_trials, packed.trace.shape[0] * packed.trace.shape[2]), like)
+    g_drive, work_trace = np.zeros(n_neurons, like), np.zeros((1, n_filters, n_neurons), like)
+    n_kept = border if wanted.states else 0
+    path, inputs = np.zeros((n_trials, n_kept + 1, n_components, n_neurons), like), np.zeros((n_trials, n_kept, n_neurons), like)
+    ahead, no_spikes = np.zeros((n_kept + n_delay + n_lags) * n_neurons, like), np.zeros(8, np.bool_)
     flat_current, flat_ring = to_current.reshape(to_current.size), ring.reshape(ring.size)
-    no_state, no_input = np.zeros((n_components, 0), drives.dtype), np.zeros(0, drives.dtype)
     for t in range(n_bins - 1, -1, -1):
-        if wanted.states and (t == n_bins - 1 or (t + 1) % border == 0):
-            t0 = t // border * border
+        r = t % border
+        if wanted.states and (t == n_bins - 1 or r == border - 1):
             for k in range(first, last):
-                piece_states[k - first, 0] = states[t // border, k]
-                replay(
-                    neuron, coupling, events, events.pointer[k - first], t0, t + 1, n_known, current[k], traces[t // border, k].copy(),
-                    piece_states[k - first], piece_inputs[k - first], work_drive, ahead,
+                b = k - first
+                path[b, 0], work_trace[0] = states[t // border, k], traces[t // border, k]
+                seed(coupling, events, b, t - r, ahead)
+                run_piece(
+                    True, k, b, t - r, t + 1, neuron, coupling, draw, current, work_trace, 0, to_state[0], path[b], inputs[b],
+                    ahead, to_current, to_current, events, no_spikes,
                 )  # fmt: skip
         reaches = t + n_delay < n_bins
         if is_sampled and reaches:
-            if has_lags:
+            if n_lags > 0:
                 depth = (min(t + n_delay + n_lags, n_bins) - t - n_delay) * n_neurons
                 at = (first * n_bins + t + n_delay) * n_neurons
                 product(flat_current, at, n_bins * n_neurons, n_trials, depth, packed.lag, 0, by_lag)
-            if has_filters:
+            if n_filters > 0:
                 product(flat_ring, (t + n_delay) % n_delay * n_trials * width, width, n_trials, width, packed.trace, 0, by_trace)
+        wants_spikes = is_sampled if t > 0 else wanted.known
         for k in range(first, last):
-            row, g_z, drive = k - first, g_spikes[k - first], drives[k, t]
+            b = k - first
             if is_sampled:
-                if given.spikes.shape[0] > 0:
-                    outer = given.spikes[k, t]
+                # The adjoint of the bin's spikes, then times the slope that of the drive.
+                for i in range(n_neurons):
+                    g_drive[i] = g_spikes[b, i]
+                if n_lags > 0:
                     for i in range(n_neurons):
-                        g_z[i] += outer[i]
-                if reaches and has_lags:
-                    add_scaled(g_z, number(1), by_lag[row, :n_neurons])
-                if reaches and has_filters:
-                    add_scaled(g_z, number(1), by_trace[row, :n_neurons])
-                if reaches and has_given_trace:
-                    _add_given_trace(coupling, given.trace[k], n_bins - 1 - t - n_delay, g_z)
-                _times_slope(slope, k, t, drive, g_z)
+                        g_drive[i] += by_lag[b, i]
+                if n_filters > 0:
+                    for i in range(n_neurons):
+                        g_drive[i] += by_trace[b, i]
+                    if reaches and outer_trace.shape[0] > 0:
+                        _add_given_trace(coupling, outer_trace[k], n_bins - 1 - t - n_delay, g_drive)
+                if outer_spikes.shape[0] > 0:
+                    for i in range(n_neurons):
+                        g_drive[i] += outer_spikes[k, t, i]
+                if form == GIVEN_SLOPE:
+                    for i in range(n_neurons):
+                        g_drive[i] *= slopes[k, t, i]
+                elif form == LOGISTIC_SLOPE:
+                    for i in range(n_neurons):
+                        p = one / (one + exponential(-drives[k, t, i]))
+                        g_drive[i] *= scale * p * (one - p)
+                elif form == TRIANGLE_SLOPE:
+                    for i in range(n_neurons):
+                        u = drives[k, t, i]
+                        g_drive[i] *= scale * (max(one - abs(u), zero) if u <= ceiling else zero)
+                elif form == EXPONENTIAL_SLOPE:
+                    for i in range(n_neurons):
+                        u = drives[k, t, i]
+                        g_drive[i] *= scale * (exponential(min(u, ceiling)) if u <= ceiling else zero)
+                else:
+                    for i in range(n_neurons):
+                        log_hazard = min(drives[k, t, i] + log_bin_s, ceiling)
+                        g_drive[i] *= scale * exponential(log_hazard - exponential(log_hazard))
                 if is_any_clamped:
                     for i in range(n_neurons):
-                        g_z[i] = number(0) if is_clamped[i] else g_z[i]
-                g_drive[:] = g_z
-                if given.drive.shape[0] > 0:
-                    add_scaled(g_drive, number(1), given.drive[k, t])
-            elif given.drive.shape[0] > 0:
-                g_drive[:] = given.drive[k, t]
-            else:
-                g_drive[:] = 0.0
-            if neuron.n_refractory > 0:
-                for i in range(n_neurons):
-                    g_drive[i] = number(0) if drive[i] == number(neuron.never_drive) else g_drive[i]
-            a, b = events.pointer[row, n_known + t - 1], events.pointer[row, n_known + t]
-            wants_spikes = is_sampled if t > 0 else wanted.known
-            if wanted.states:
-                r = t % border
-                _neuron_adjoint(
-                    neuron, wanted, wants_spikes, events.neuron[a:b], events.count[a:b], g_drive, piece_states[row, r + 1],
-                    piece_states[row, r], piece_inputs[row, r], adjoint[row], to_current[k, t], g_z, kept, sums,
-                )  # fmt: skip
-            else:
-                _neuron_adjoint(
-                    neuron, wanted, wants_spikes, events.neuron[a:b], events.count[a:b], g_drive, no_state, no_state, no_input,
-                    adjoint[row], to_current[k, t], g_z, kept, sums,
-                )  # fmt: skip
-            if has_filters:
-                for c in range(n_filters):
-                    decay, part = coupling.trace_decay[c], filtered[row, c * n_neurons : (c + 1) * n_neurons]
+                        g_drive[i] = zero if is_clamped[i] else g_drive[i]
+                if outer_drive.shape[0] > 0:
                     for i in range(n_neurons):
-                        part[i] = decay * part[i] + to_current[k, t, i]
-                ring[t % n_delay, row] = filtered[row]
+                        g_drive[i] += outer_drive[k, t, i]
+            elif outer_drive.shape[0] > 0:
+                for i in range(n_neurons):
+                    g_drive[i] = outer_drive[k, t, i]
+            if n_refractory > 0:
+                for i in range(n_neurons):
+                    g_drive[i] = zero if drives[k, t, i] == never else g_drive[i]
+            for i in range(n_neurons):
+                s_bias[i] += g_drive[i]
+                g_spikes[b, i] = zero
+            # From here on g_spikes is that of the bin before, whose spikes are the events begin .. end - 1.
+            begin, end = pointer[b, n_known + t - 1], pointer[b, n_known + t]
+            for d in range(n_components):
+                for i in range(n_neurons):
+                    adjoint[b, d, i] += readout[d, i] * g_drive[i]
+                if d == 0:
+                    for i in range(n_neurons):
+                        to_current[k, t, i] = gain[d, i] * adjoint[b, d, i]
+                else:
+                    for i in range(n_neurons):
+                        to_current[k, t, i] += gain[d, i] * adjoint[b, d, i]
+                if wants_spikes:
+                    for i in range(n_neurons):
+                        g_spikes[b, i] += jump[d, i] * adjoint[b, d, i]
+                if wanted.readout:
+                    for i in range(n_neurons):
+                        s_readout[d, i] += g_drive[i] * path[b, r + 1, d, i]
+                if wanted.gain:
+                    for i in range(n_neurons):
+                        s_gain[d, i] += adjoint[b, d, i] * inputs[b, r, i]
+                if wanted.decay:
+                    for i in range(n_neurons):
+                        s_decay[d, i] += adjoint[b, d, i] * path[b, r, d, i]
+                    for e in range(begin, end):  # of neurons that have spiked, what counts is the state after the reset
+                        i = neurons[e]
+                        s_decay[d, i] += adjoint[b, d, i] * _by_reset(resets[d], path[b, r, d, i], reset_value[d, i], counts[e])
+                if wanted.jump:
+                    for e in range(begin, end):
+                        s_jump[d, neurons[e]] += adjoint[b, d, neurons[e]] * counts[e]
+                for i in range(n_neurons):
+                    adjoint[b, d, i] *= decay[d, i]
+                if resets[d] == SUBTRACT:
+                    if wants_spikes:
+                        for i in range(n_neurons):
+                            g_spikes[b, i] -= adjoint[b, d, i] * reset_value[d, i]
+                    if wanted.reset_value:
+                        for e in range(begin, end):
+                            s_reset_value[d, neurons[e]] -= adjoint[b, d, neurons[e]] * counts[e]
+                elif resets[d] == TO_VALUE:
+                    if wants_spikes:
+                        for i in range(n_neurons):
+                            g_spikes[b, i] += adjoint[b, d, i] * (reset_value[d, i] - path[b, r, d, i])
+                    for e in range(begin, end):
+                        i, part = neurons[e], min(counts[e], one)
+                        if wants_spikes and counts[e] > one:  # min(z, 1) does not change
+                            g_spikes[b, i] -= adjoint[b, d, i] * (reset_value[d, i] - path[b, r, d, i])
+                        if wanted.reset_value:
+                            s_reset_value[d, i] += adjoint[b, d, i] * part
+                        adjoint[b, d, i] *= one - part
+            if n_filters > 0:
+                for c in range(n_filters):
+                    for i in range(n_neurons):
+                        filtered[b, c, i] = trace_decay[c] * filtered[b, c, i] + to_current[k, t, i]
+                ring[t % n_delay, b] = filtered[b]
             if wanted.weights:
-                # Of the spikes that arrive in bin t, all bins they reach are now known.
-                a, b = events.pointer[row, n_known + t - n_delay], events.pointer[row, n_known + t - n_delay + 1]
-                stop = min(t + n_lags, n_bins)
-                reached = flat_current[(k * n_bins + t) * n_neurons : (k * n_bins + stop) * n_neurons]
-                for e in range(a, b):
-                    if has_lags:
-                        add_scaled(found.by_lag[events.neuron[e], : reached.shape[0]], events.count[e], reached)
-                    if has_filters:
-                        add_scaled(found.by_trace[events.neuron[e]], events.count[e], filtered[row])
-        if t % border == 0:
-            _flush(sums, found)
+                # All that the spikes which arrive in this bin do is now known.
+                reached = flat_current[(k * n_bins + t) * n_neurons : (k * n_bins + min(t + n_lags, n_bins)) * n_neurons]
+                for e in range(pointer[b, n_known + t - n_delay], pointer[b, n_known + t - n_delay + 1]):
+                    source, z = neurons[e], counts[e]
+                    for m in range(reached.shape[0]):
+                        g_lag[source, m] += z * reached[m]
+                    for c in range(n_filters):
+                        for i in range(n_neurons):
+                            g_trace[source, c, i] += z * filtered[b, c, i]
+        if r == 0:
+            _flush(n_components, sums, found)
     for k in range(first, last):
         to_state[k] = adjoint[k - first]
     if wanted.weights or wanted.known:
         _before_first_bin(
-            first, last, coupling, packed, wanted, given, events, n_known, n_bins, trace0, to_current, filtered, ring, g_spikes, by_lag,
-            by_trace, found, to_known,
+            first, last, coupling, packed, wanted, given, events, n_bins, trace0, to_current, filtered, ring, g_spikes, by_lag, by_trace,
+            found, to_known,
         )  # fmt: skip
     if wanted.trace:
         _trace_gradient(first, last, coupling, given, n_bins, filtered, to_trace)
     return found
+
+
+@cached(numba.njit, nogil=True, error_model="numpy")
+def _by_reset(reset, state, value, count):
+    """Return by how much a spike count changes a state."""
+    if reset == SUBTRACT:
+        return -value * count
+    return (value - state) * min(count, 1.0) if reset == TO_VALUE else 0.0
 
 
 @cached(numba.njit, nogil=True, error_model="numpy")
@@ -330,22 +316,22 @@ def _add_given_trace(coupling, given, n_after, g_z):
 
 @cached(numba.njit, nogil=True, error_model="numpy")
 def _before_first_bin(
-    first, last, coupling, packed, wanted, given, events, n_known, n_bins, trace0, to_current, filtered, ring, g_spikes, by_lag, by_trace,
-    found, to_known,
+    first, last, coupling, packed, wanted, given, events, n_bins, trace0, to_current, filtered, ring, g_spikes, by_lag, by_trace, found,
+    to_known,
 ):  # fmt: skip
     """Go on with the spikes before bin 0 and with the traces they have left."""
     n_trials, n_neurons = last - first, to_current.shape[2]
-    n_filters, n_delay, n_lags = coupling.trace_decay.shape[0], coupling.n_delay, coupling.n_lags
+    n_filters, n_delay, n_lags, n_known = coupling.trace_decay.shape[0], coupling.n_delay, coupling.n_lags, events.n_known
     flat_current, flat_ring, width = to_current.reshape(to_current.size), ring.reshape(ring.size), n_filters * n_neurons
     for row in range(n_known):
         at = row - n_known + n_delay  # bin that its spikes reach first
         skip, stop = max(-at, 0), min(n_lags, n_bins - at)
         if wanted.weights and at < 0:
             for k in range(first, last):
+                reached = flat_current[k * n_bins * n_neurons : (k * n_bins + max(stop - skip, 0)) * n_neurons]
                 for e in range(events.pointer[k - first, row], events.pointer[k - first, row + 1]):
-                    if skip < stop:
-                        target = found.by_lag[events.neuron[e], skip * n_neurons : stop * n_neurons]
-                        add_scaled(target, events.count[e], to_current[k, : at + stop].reshape((at + stop) * n_neurons))
+                    for m in range(reached.shape[0]):
+                        found.by_lag[events.neuron[e], skip * n_neurons + m] += events.count[e] * reached[m]
         if not wanted.known:
             continue
         if skip < stop:
@@ -373,8 +359,8 @@ def _before_first_bin(
                 for i in range(n_neurons):
                     weight = trace0[k, i, c] * coupling.trace_decay[c]
                     if weight != 0.0:
-                        part = slice(c * n_neurons, (c + 1) * n_neurons)
-                        add_scaled(found.by_trace[i, part], weight, filtered[k - first, part])
+                        for j in range(n_neurons):
+                            found.by_trace[i, c, j] += weight * filtered[k - first, c, j]
 
 
 @cached(numba.njit, nogil=True, error_model="numpy")
@@ -383,9 +369,9 @@ def _trace_gradient(first, last, coupling, given, n_bins, filtered, to_trace):
     n_neurons = to_trace.shape[1]
     for k in range(first, last):
         for c in range(coupling.trace_decay.shape[0]):
-            decay, part = coupling.trace_decay[c], slice(c * n_neurons, (c + 1) * n_neurons)
+            decay = coupling.trace_decay[c]
             for i in range(n_neurons):
-                total = decay * (coupling.by_trace[i, part] * filtered[k - first, part]).sum()
+                total = decay * (coupling.by_trace[i, c] * filtered[k - first, c]).sum()
                 if given.trace.shape[0] > 0:
                     total += decay**n_bins * given.trace[k, i, c]
                 to_trace[k, i, c] = total

@@ -119,13 +119,18 @@ class _Run:
 
     def coupling(self, lag_weight: torch.Tensor, trace_weight: torch.Tensor) -> compiled.Coupling:
         """Return the coupling for compiled code."""
-        rows = [_plain(x.transpose(0, 1).flatten(1), self.dtype) for x in (lag_weight, trace_weight)]
-        return compiled.Coupling(*rows, self.trace_decay, self.n_delay, self.n_lags)
+        by_lag, by_trace = (_plain(x.transpose(0, 1), self.dtype) for x in (lag_weight, trace_weight))
+        by_lag = by_lag.reshape(len(by_lag), by_lag.shape[1] * by_lag.shape[2])
+        return compiled.Coupling(by_lag, by_trace, self.trace_decay, self.n_delay, self.n_lags)
+
+    def who(self) -> compiled.Draw:
+        """Return who is clamped, for compiled code that draws nothing."""
+        return compiled.Draw(compiled.THRESHOLD, np.zeros((1, 1, 1)), 0.0, 0.0, self.is_clamped, self.observed)
 
     def draw(self) -> compiled.Draw:
         """Return where spikes come from, for compiled code."""
         if self.sampling is None:
-            return compiled.Draw(compiled.THRESHOLD, np.zeros((1, 1, 1)), 0.0, 0.0, self.is_clamped, self.observed)
+            return self.who()
         values = self.sampling.values.detach()
         dtype = np.float32 if self.dtype == values.numpy().dtype == np.float32 else np.float64
         how = _KINDS[self.sampling.kind], _plain(values, dtype), float(self.sampling.log_ceiling), float(self.sampling.log_bin_s)
@@ -161,8 +166,7 @@ class _LinearRollout(torch.autograd.Function):
         n_filters = len(run.trace_decay)
         neuron, coupling = run.neuron(neuron_tensors), run.coupling(lag_weight, trace_weight)
         initial_trace = _plain(trace, run.dtype)
-        post_trace = np.einsum("kic,cij->kcj", initial_trace, _plain(trace_weight, run.dtype))
-        post_trace = post_trace.reshape(n_trials, n_filters * n_neurons).astype(run.dtype)
+        post_trace = np.einsum("kic,cij->kcj", initial_trace, _plain(trace_weight, run.dtype)).astype(run.dtype)
         new_state, new_trace = (_plain(x, run.dtype).copy() for x in (state, trace))
         n_borders = -(-n_bins // run.border) if _needs_states(run, ctx.needs_input_grad) else 0
         run.states = np.empty((n_borders, *new_state.shape), dtype=run.dtype)
@@ -177,7 +181,7 @@ class _LinearRollout(torch.autograd.Function):
                 run.states, run.traces,
             )  # fmt: skip
             if is_fine and n_filters:
-                compiled.trace_after(first, last, events, past.shape[1], run.n_delay, powers, new_trace)
+                compiled.trace_after(first, last, events, run.n_delay, powers, new_trace)
             return is_fine, events
 
         found = [result for (result,) in run.in_blocks(block, [[one] for one in run.blocks])]
@@ -220,14 +224,14 @@ class _LinearRollout(torch.autograd.Function):
         to_known = np.empty((n_trials, ctx.n_known, n_neurons), dtype=dtype)
         to_state, to_trace = np.empty((n_trials, *neuron.decay.shape), dtype=dtype), np.empty(trace.shape, dtype=dtype)
         arrays = (
-            neuron, coupling, adjoint.Packed(*panels), run.slope(drive), run.is_clamped, wanted, given,
+            neuron, coupling, adjoint.Packed(*panels), run.slope(drive), run.who(), wanted, given,
             np.zeros((n_trials, 0, 0), dtype=dtype) if current is None else _plain(current, dtype), _plain(drive, dtype),
         )  # fmt: skip
         events = dict(zip(run.blocks, run.events, strict=True))
 
         def block(first: int, last: int) -> adjoint.Found:
             return adjoint.backward(
-                first, last, *arrays, events[first, last], ctx.n_known, run.states, run.traces, _plain(trace, dtype), run.border,
+                first, last, *arrays, events[first, last], run.states, run.traces, _plain(trace, dtype), run.border,
                 to_current, to_known, to_state, to_trace,
             )  # fmt: skip
 
