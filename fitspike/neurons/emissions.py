@@ -173,7 +173,8 @@ class Poisson:
     """Any number of spikes per bin; the drive is the log of the expected count of the bin.
 
     The rate of sampled spikes saturates at `highest_hz`. Without that, exponential feedback sends one simulated trial in thousands to
-    counts beyond any number, and with it every mean over trials and every gradient through them. The likelihood does not saturate.
+    counts beyond any number, and with it every mean over trials and every gradient through them. The likelihood does not saturate. No
+    gradient passes through sampled spikes whose rate is at the ceiling.
     """
 
     name: ClassVar[str] = "poisson"
@@ -197,8 +198,13 @@ class Poisson:
         return spikes * drive - torch.exp(drive.clamp_max(MAX_LOG_EXPECTED)) - torch.lgamma(spikes + 1.0)
 
     def expected(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
-        """Return exp(drive), at most `highest_hz` times the bin width."""
-        return torch.exp(drive.clamp_max(self.log_ceiling(dt_ms)))
+        """Return exp(drive), at most `highest_hz` times the bin width.
+
+        Beyond, the gradient stays that at the ceiling instead of 0, so that a loss can bring a neuron back that has gone there for good.
+        """
+        ceiling = self.log_ceiling(dt_ms)
+        beyond = (drive - ceiling).clamp_min(0.0)
+        return torch.exp(drive.clamp_max(ceiling)) + math.exp(ceiling) * (beyond - beyond.detach())
 
     def mean_square(self, expected: torch.Tensor) -> torch.Tensor:
         """Return the mean of the squared count, variance and squared mean."""

@@ -154,7 +154,7 @@ def fit(item: str, recipe: dict[str, Any], loss: dict[str, Any]) -> FitResult:
         simulation={"max_seconds": 0},
         report=False,
         progress="off",
-        raise_on_failure=False,
+        threads=1,
         **how,
     )
 
