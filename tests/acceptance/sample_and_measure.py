@@ -3,9 +3,9 @@
     python tests/acceptance/sample_and_measure.py [P] [NH] [I] [TM] [recordings] [--seeds=10] [--workers=N]
 
 Without names all parts run. P: PSTH and rates under unobserved slow noise. NH: noise correlations and couplings with hidden assemblies.
-I: couplings where a hidden block mediates inhibition. TM: trials of two kinds, by trial matching (two seeds). Each runs over fixed seeds, in processes of one thread each (default: one per core).
-Every seed is printed, beside the generator's ceiling. The recordings are looked for in $FITSPIKE_DATA (default: ../shared/data beside the
-project).
+I: couplings where a hidden block mediates inhibition. TM: trials of two kinds, by trial matching (two seeds). Each runs over fixed seeds,
+in processes of one thread each (default: one per core). Every seed is printed, beside the generator's ceiling. The recordings are looked
+for in $FITSPIKE_DATA (default: ../shared/data beside the project).
 """
 
 from __future__ import annotations
