@@ -75,7 +75,7 @@ def linear_rollout(
 
 
 class _Run:
-    """What one call is given besides tensors that want gradients, and what its forward pass leaves for the backward pass."""
+    """What one call is given besides tensors that want gradients."""
 
     def __init__(
         self,
@@ -104,8 +104,12 @@ class _Run:
         self.blocks = trial_blocks(n_trials)
         self.n_threads = 1 if current.numel() < _SMALL else torch.get_num_threads()
         self.is_out_of_range = False
-        self.events: list[compiled.Events] = []
-        self.states = self.traces = np.zeros(0)
+
+    def forget_inputs(self) -> None:
+        """Let go of the arrays that only the forward pass needs."""
+        self.observed = np.zeros((1, 1, 1), dtype=self.dtype)
+        if self.sampling is not None:
+            self.sampling = self.sampling._replace(values=None)
 
     @property
     def wants_sampled(self) -> bool:
@@ -169,8 +173,7 @@ class _LinearRollout(torch.autograd.Function):
         post_trace = np.einsum("kic,cij->kcj", initial_trace, _plain(trace_weight, run.dtype)).astype(run.dtype)
         new_state, new_trace = (_plain(x, run.dtype).copy() for x in (state, trace))
         n_borders = -(-n_bins // run.border) if _needs_states(run, ctx.needs_input_grad) else 0
-        run.states = np.empty((n_borders, *new_state.shape), dtype=run.dtype)
-        run.traces = np.empty((n_borders, *post_trace.shape), dtype=run.dtype)
+        states, traces = (np.empty((n_borders, *x.shape), dtype=run.dtype) for x in (new_state, post_trace))
         spikes, drive = (np.empty(run.shape, dtype=run.dtype) for _ in range(2))
         powers = run.trace_decay[:, None] ** np.arange(n_bins + 1, dtype=run.dtype)  # (n_filters, n_bins + 1)
         draw, inputs, past = run.draw(), _plain(current, run.dtype), _plain(known, run.dtype)
@@ -178,7 +181,7 @@ class _LinearRollout(torch.autograd.Function):
         def block(first: int, last: int) -> tuple[bool, compiled.Events]:
             is_fine, events = compiled.forward(
                 first, last, neuron, coupling, draw, inputs, past, post_trace, run.bins_left, new_state, spikes, drive, run.border,
-                run.states, run.traces,
+                states, traces,
             )  # fmt: skip
             if is_fine and n_filters:
                 compiled.trace_after(first, last, events, run.n_delay, powers, new_trace)
@@ -186,11 +189,15 @@ class _LinearRollout(torch.autograd.Function):
 
         found = [result for (result,) in run.in_blocks(block, [[one] for one in run.blocks])]
         run.is_out_of_range = not all(is_fine for is_fine, _ in found)
-        run.events = [events for _, events in found] if any(ctx.needs_input_grad) else []
         outputs = [torch.as_tensor(x) for x in (spikes, drive, new_state, new_trace)]
-        ctx.run = run
-        ctx.save_for_backward(current if n_borders else None, outputs[1], lag_weight, trace_weight, *neuron_tensors, trace)
-        ctx.n_known = past.shape[1]
+        # All that is large is saved as a tensor, so that `torch.utils.checkpoint` can let go of it.
+        kept = [torch.as_tensor(x) for _, events in found for x in events[:3]] if any(ctx.needs_input_grad) else []
+        borders = [torch.as_tensor(x) for x in (states, traces)]
+        run.forget_inputs()
+        ctx.run, ctx.n_known = run, past.shape[1]
+        ctx.save_for_backward(
+            current if n_borders else None, outputs[1], lag_weight, trace_weight, *neuron_tensors, trace, *borders, *kept
+        )  # fmt: skip
         ctx.set_materialize_grads(False)
         if not run.wants_sampled:
             ctx.mark_non_differentiable(outputs[0])
@@ -200,7 +207,9 @@ class _LinearRollout(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, to_spikes, to_drive, to_new_state, to_new_trace):
         run = ctx.run
-        current, drive, lag_weight, trace_weight, *neuron_tensors, trace = ctx.saved_tensors
+        current, drive, lag_weight, trace_weight, *others = ctx.saved_tensors
+        neuron_tensors, (trace, states, traces), kept = others[:6], others[6:9], others[9:]
+        states, traces = states.numpy(), traces.numpy()
         needs = ctx.needs_input_grad
         dtype, (n_trials, _, n_neurons) = run.dtype, run.shape
         neuron, coupling = run.neuron(neuron_tensors), run.coupling(lag_weight, trace_weight)
@@ -214,7 +223,7 @@ class _LinearRollout(torch.autograd.Function):
         weights = needs[2] or needs[3]
         wanted = adjoint.Wanted(
             weights=weights, known=needs[11], trace=needs[12], decay=needs[4], gain=needs[5], jump=needs[6], readout=needs[7],
-            reset_value=needs[9], states=len(run.states) > 0,
+            reset_value=needs[9], states=len(states) > 0,
         )  # fmt: skip
         panels = [
             packed(_plain(x.transpose(1, 2).flatten(0, 1), dtype)) if run.wants_sampled or needs[11] else np.zeros((1, 1, 1), dtype=dtype)
@@ -227,11 +236,12 @@ class _LinearRollout(torch.autograd.Function):
             neuron, coupling, adjoint.Packed(*panels), run.slope(drive), run.who(), wanted, given,
             np.zeros((n_trials, 0, 0), dtype=dtype) if current is None else _plain(current, dtype), _plain(drive, dtype),
         )  # fmt: skip
-        events = dict(zip(run.blocks, run.events, strict=True))
+        parts = [x.numpy() for x in kept]
+        events = {block: compiled.Events(*parts[3 * b : 3 * b + 3], ctx.n_known) for b, block in enumerate(run.blocks)}
 
         def block(first: int, last: int) -> adjoint.Found:
             return adjoint.backward(
-                first, last, *arrays, events[first, last], run.states, run.traces, _plain(trace, dtype), run.border,
+                first, last, *arrays, events[first, last], states, traces, _plain(trace, dtype), run.border,
                 to_current, to_known, to_state, to_trace,
             )  # fmt: skip
 
