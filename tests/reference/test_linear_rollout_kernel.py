@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from fitspike.kernels.linear_rollout import LinearCarry, LinearCoupling, LinearNeuron, Sampling, linear_rollout
 from fitspike.kernels.spike_trace import spike_trace
+from fitspike.neurons.emissions import Bernoulli, Hazard, Poisson, kernel_sampling
 
 N_COMPONENTS = 3
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}  # relative to the largest entry of a gradient
@@ -55,22 +57,46 @@ def problem(
     return neuron, coupling, carry, sampling, current, given
 
 
-def run(backend, neuron, coupling, carry, sampling, current, given, *, observed=None, observed_mask=None):
-    """Return spikes, drive, carry and the gradients of a random linear function of spikes and drive."""
-    names = ("decay", "gain", "jump", "readout", "bias", "reset_value")
-    leaves = [getattr(neuron, name).clone().requires_grad_() for name in names]
-    neuron = neuron._replace(**dict(zip(names, leaves, strict=True)))
-    leaves.append(current.clone().requires_grad_())
+NEURON = ("decay", "gain", "jump", "readout", "bias", "reset_value")
+CARRY = ("state", "spikes", "past", "trace")
+
+
+def leaves_of(neuron, coupling, carry, current):
+    """Return copies of everything that has a gradient, by name."""
+    given = {name: getattr(neuron, name) for name in NEURON} | {name: getattr(carry, name) for name in CARRY} | {"current": current}
     if coupling is not None:
-        weights = [coupling.lag_weight.clone().requires_grad_(), coupling.trace_weight.clone().requires_grad_()]
-        coupling = coupling._replace(lag_weight=weights[0], trace_weight=weights[1])
-        leaves += weights
+        given |= {"lag_weight": coupling.lag_weight, "trace_weight": coupling.trace_weight}
+    return {name: value.clone().requires_grad_() for name, value in given.items()}
+
+
+def with_leaves(neuron, coupling, carry, leaves):
+    """Return neuron, coupling and carry with the leaves in their places."""
+    neuron = neuron._replace(**{name: leaves[name] for name in NEURON})
+    if coupling is not None:
+        coupling = coupling._replace(lag_weight=leaves["lag_weight"], trace_weight=leaves["trace_weight"])
+    return neuron, coupling, carry._replace(**{name: leaves[name] for name in CARRY})
+
+
+def weighted(spikes, drive, new, given):
+    """Return a random linear function of all that a rollout gives."""
+    total = (drive * given[0]).sum() + (spikes * given[1]).sum()
+    for name, part in zip(CARRY, (new.state, new.spikes, new.past, new.trace), strict=True):
+        weights = np.random.default_rng(len(name)).normal(size=tuple(part.shape))
+        total = total + (part * torch.as_tensor(weights, dtype=part.dtype)).sum()
+    return total
+
+
+def run(backend, neuron, coupling, carry, sampling, current, given, *, observed=None, observed_mask=None):
+    """Return spikes, drive, carry and the gradients of a random linear function of all three."""
+    leaves = leaves_of(neuron, coupling, carry, current)
+    neuron, coupling, carry = with_leaves(neuron, coupling, carry, leaves)
     how = {"coupling": coupling, "sampling": sampling, "observed": observed, "observed_mask": observed_mask}
     torch.utils.deterministic.fill_uninitialized_memory = True
-    spikes, drive, new = linear_rollout(neuron, leaves[6], carry, backend=backend, **how)
-    total = (drive * given[0]).sum() + (spikes * given[1]).sum() + 0.0 * leaves[0].sum()  # with no bins nothing depends on them
-    gradients = torch.autograd.grad(total, leaves, allow_unused=True)
-    return spikes.detach(), drive.detach(), new, [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients, strict=True)]
+    spikes, drive, new = linear_rollout(neuron, leaves["current"], carry, backend=backend, **how)
+    total = weighted(spikes, drive, new, given) + 0.0 * leaves["decay"].sum()  # with no bins or trials nothing depends on them
+    gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    found = [torch.zeros_like(x) if g is None else g for x, g in zip(leaves.values(), gradients, strict=True)]
+    return spikes.detach(), drive.detach(), LinearCarry(*(x.detach() for x in new)), found
 
 
 def assert_same(ours, theirs, dtype):
@@ -87,9 +113,7 @@ def assert_same(ours, theirs, dtype):
 @pytest.mark.parametrize("n_neurons", [1, 7, 200])
 @pytest.mark.parametrize("n_bins", [0, 1, 63, 1000])
 def test_free_runs_are_equal_at_awkward_sizes(n_bins, n_neurons):
-    if n_bins * n_neurons == 200000:
-        n_bins = 250  # the reference would take most of a second per run
-    parts = problem(2, n_bins, n_neurons, torch.float64)
+    parts = problem(1 if n_bins * n_neurons == 200000 else 2, n_bins, n_neurons, torch.float64)
     ours, theirs = run("numba", *parts), run("reference", *parts)
     if n_bins >= 63 and n_neurons >= 7:
         assert 0.02 < theirs[0].mean() < 0.98
@@ -155,19 +179,118 @@ def test_float32_gradients_given_the_same_spikes(n_neurons, n_bins):
     assert_same(run("numba", *parts), run("reference", *parts), torch.float32)
 
 
-def test_a_run_in_chunks_equals_the_whole_run():
-    neuron, coupling, carry, sampling, current, _ = problem(2, 90, 6, torch.float64, reset="to_value", n_refractory=2)
-    whole, _, last = linear_rollout(neuron, current, carry, coupling=coupling, sampling=sampling, backend="numba")
-    parts, state = [], carry
+EMISSIONS = [
+    Bernoulli(),
+    Bernoulli(pseudo_derivative="triangle", dampening=0.3),
+    Hazard(),
+    Hazard(pseudo_derivative="triangle"),
+    Poisson(),
+    Poisson(pseudo_derivative="triangle", dampening=0.5),
+]
+
+
+@pytest.mark.parametrize("emission", EMISSIONS, ids=lambda e: f"{e.name}-{e.pseudo_derivative}")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_built_in_emissions_are_sampled_and_sloped_as_by_torch(emission, dtype):
+    parts = problem(3, 60, 6, dtype, kind="poisson")  # uniforms
+    sampling = kernel_sampling(emission, parts[3].values, 1000.0 if emission.name == "hazard" else 1.0)
+    assert sampling.closed_slope is not None
+    parts = (*parts[:3], sampling, *parts[4:])
+    ours, theirs = run("numba", *parts), run("reference", *parts)
+    assert 0.05 < theirs[0].mean() < 0.9
+    assert_same(ours, theirs, dtype)
+
+
+@pytest.mark.parametrize("emission", EMISSIONS[::2], ids=lambda e: e.name)
+def test_single_precision_decides_spikes_to_a_millionth_of_the_probability(emission):
+    neuron, coupling, carry, sampling, current, _ = problem(4, 1, 200, torch.float32)
+    exact = [LinearNeuron(*(x.double() if isinstance(x, torch.Tensor) else x for x in neuron)), LinearCarry(*(x.double() for x in carry))]
+    double = coupling._replace(
+        **{name: getattr(coupling, name).double() for name in ("lag_weight", "trace_weight", "trace_decay")}
+    )  # fmt: skip
+    drive = linear_rollout(exact[0], current.double(), exact[1], coupling=double, sampling=sampling, backend="reference")[1]
+    silent = torch.exp(-emission.expected(drive, 1.0)) if emission.name == "poisson" else 1.0 - emission.expected(drive, 1.0)
+    probability = 1.0 - silent if emission.name != "poisson" else silent  # the uniform at which a first spike comes or goes
+    distance = torch.as_tensor(np.random.default_rng(1).normal(size=drive.shape)) * 1e-6
+    uniforms = (probability + distance).clamp(1e-9, 1 - 1e-9)
+    is_decided = (distance.abs() > 1e-6) & (probability > 1e-5) & (probability < 1 - 1e-5)
+    assert is_decided.sum() > 50
+    spikes = linear_rollout(neuron, current, carry, coupling=coupling, sampling=kernel_sampling(emission, uniforms, 1.0), backend="numba")[
+        0
+    ]
+    is_spike = distance > 0 if emission.name == "poisson" else distance < 0
+    assert torch.equal(spikes[is_decided] > 0, is_spike[is_decided])
+
+
+def test_any_gradient_alone_is_that_of_all_together():
+    neuron, coupling, carry, sampling, current, given = problem(2, 30, 5, torch.float64, reset="to_value", n_refractory=1)
+    all_of_them = dict(
+        zip(leaves_of(neuron, coupling, carry, current), run("numba", neuron, coupling, carry, sampling, current, given)[3], strict=True)
+    )
+    for name, expected in all_of_them.items():
+        leaves = {key: leaf if key == name else leaf.detach() for key, leaf in leaves_of(neuron, coupling, carry, current).items()}
+        one, two, three = with_leaves(neuron, coupling, carry, leaves)
+        found = linear_rollout(one, leaves["current"], three, coupling=two, sampling=sampling, backend="numba")
+        (gradient,) = torch.autograd.grad(weighted(*found, given), [leaves[name]])
+        assert torch.equal(gradient, expected), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_nothing_depends_on_the_number_of_threads(dtype):
+    parts, before = problem(20, 150, 12, dtype, reset="subtract", n_refractory=1), torch.get_num_threads()
+    results = []
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            results.append(run("numba", *parts))
+    finally:
+        torch.set_num_threads(before)
+    one, two = results
+    assert all(torch.equal(a, b) for a, b in zip((one[0], one[1], *one[2], *one[3]), (two[0], two[1], *two[2], *two[3]), strict=True))
+
+
+def test_a_trial_does_not_depend_on_the_trials_beside_it():
+    neuron, coupling, carry, sampling, current, given = problem(19, 40, 9, torch.float32)
+
+    def found(row):
+        some = current[row].clone().requires_grad_()
+        trial = LinearCarry(*(x[row] for x in carry))
+        values = sampling._replace(values=sampling.values[row])
+        spikes, drive, _ = linear_rollout(neuron, some, trial, coupling=coupling, sampling=values, backend="numba")
+        return spikes, drive, *torch.autograd.grad((drive * given[0][row]).sum() + (spikes * given[1][row]).sum(), some)
+
+    together = found(slice(None))
+    for trial in (0, 7, 18):
+        row = slice(trial, trial + 1)
+        assert all(torch.equal(a, b[row]) for a, b in zip(found(row), together, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+def test_a_run_in_chunks_equals_the_whole_run_gradients_included(backend, is_checkpointed):
+    neuron, coupling, carry, sampling, current, given = problem(2, 90, 6, torch.float64, reset="to_value", n_refractory=2)
+    whole, drive, last, expected = run(backend, neuron, coupling, carry, sampling, current, given)
+    leaves = leaves_of(neuron, coupling, carry, current)
+    neuron, coupling, state = with_leaves(neuron, coupling, carry, leaves)
+    parts, total = [], 0.0
+
+    def piece(part, carry):
+        some = sampling._replace(values=sampling.values[:, part])
+        spikes, drive, new = linear_rollout(neuron, leaves["current"][:, part], carry, coupling=coupling, sampling=some, backend=backend)
+        return spikes, (drive * given[0][:, part]).sum() + (spikes * given[1][:, part]).sum(), new
+
     for first in range(0, 90, 40):
         part = slice(first, first + 40)
-        spikes, _, state = linear_rollout(
-            neuron, current[:, part], state, coupling=coupling, sampling=sampling._replace(values=sampling.values[:, part]), backend="numba"
-        )
-        parts.append(spikes)
+        spikes, term, state = checkpoint(piece, part, state, use_reentrant=False) if is_checkpointed else piece(part, state)
+        parts.append(spikes.detach())
+        total = total + term
+    nothing = [torch.zeros_like(whole)] * 2
+    gradients = torch.autograd.grad(total + weighted(whole, drive, state, nothing), list(leaves.values()))
     assert torch.equal(torch.cat(parts, 1), whole)
     for ours, theirs in zip(state, last, strict=True):
-        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(ours.detach(), theirs)
+    for name, a, b in zip(leaves, gradients, expected, strict=True):
+        assert (a - b).abs().max() <= 1e-10 * max(1.0, b.abs().max()), name
 
 
 def test_runaway_poisson_rates_are_left_to_the_reference():
