@@ -64,9 +64,11 @@ def one_thread_each() -> Iterator[None]:
     """Let processes started meanwhile run in one thread."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
-    yield
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def values(results: Results, row: str, score: str) -> np.ndarray:
@@ -76,12 +78,12 @@ def values(results: Results, row: str, score: str) -> np.ndarray:
 
 def print_scores(title: str, results: Results, scores: tuple[str, ...]) -> None:
     """Print every seed's score of every row that has it, with the median."""
-    print(f"\n{title}\n{'score':<12}{'row':<20}{'median':>8}   " + "".join(f"{f'seed {k}':>8}" for k in range(len(results))))
+    print(f"\n{title}\n{'score':<15}{'row':<20}{'median':>8}   " + "".join(f"{f'seed {k}':>8}" for k in range(len(results))))
     for score in scores:
         for row in results[0]:
             if score in results[0][row]:
                 one = values(results, row, score)
-                print(f"{score:<12}{row:<20}{np.median(one):>8.3f}   " + "".join(f"{value:>8.3f}" for value in one))
+                print(f"{score:<15}{row:<20}{np.median(one):>8.3f}   " + "".join(f"{value:>8.3f}" for value in one))
     sys.stdout.flush()
 
 
