@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from fitspike.models.bases import LagBasis
 from fitspike.models.glm_covariates import chunk_covariates
 from fitspike.models.glm_layout import Layout, check_finite, layout_from_shapes
 from fitspike.models.glm_regulation import expected_counts, fading_sums, log_gain, make_regulation, regulated
+from fitspike.neurons.base import Emission
 from fitspike.neurons.emissions import get_emission
 from fitspike.recording.chunk import SpikeChunk
 from fitspike.types import Carry, Params
@@ -81,17 +83,22 @@ def _unregulated(model: CoupledGLM, params: Params, chunk: SpikeChunk, carry: Ca
     return value, spikes, _after(carry, spikes, n_past, decay)
 
 
+def _emission_object(name: str) -> Emission:
+    """Return the emission; expected counts given a recorded past do not saturate, and `coupled_drive` has limits of its own."""
+    return get_emission(name, **({"highest_hz": math.inf} if name == "poisson" else {}))
+
+
 def log_likelihood(model: CoupledGLM, params: Params, chunk: SpikeChunk, carry: Carry) -> tuple[torch.Tensor, Carry]:
     """Return the log-likelihood (n_trials, n_neurons) and the carry; see `CoupledGLM.log_likelihood`."""
     value, spikes, carry = drive(model, params, chunk, carry)
-    log_prob = get_emission(_emission(model)).log_prob(value, torch.as_tensor(spikes), chunk.dt_ms)
+    log_prob = _emission_object(_emission(model)).log_prob(value, torch.as_tensor(spikes), chunk.dt_ms)
     return (log_prob * chunk.mask[:, :, None]).sum(1), carry
 
 
 def intensity(model: CoupledGLM, params: Params, chunk: SpikeChunk, carry: Carry) -> tuple[torch.Tensor, Carry]:
     """Return expected counts (n_trials, n_bins, n_neurons) and the carry; see `CoupledGLM.intensity`."""
     value, _, carry = drive(model, params, chunk, carry)
-    return get_emission(_emission(model)).expected(value, chunk.dt_ms), carry
+    return _emission_object(_emission(model)).expected(value, chunk.dt_ms), carry
 
 
 def rollout(
@@ -129,7 +136,7 @@ def rollout(
             sums=carry["sums"],
         )
         value, spikes = torch.as_tensor(run.drive), torch.as_tensor(run.spikes)
-        emission = get_emission(emission_name)
+        emission = _emission_object(emission_name)
         log_prob = (emission.log_prob(value, spikes, context.dt_ms) * context.mask[:, :, None]).sum(1)
         past = np.concatenate([carry["past"], run.spikes], axis=1)
         new_carry = {"past": past[:, past.shape[1] - filters.n_lags :], "state": run.state, "sums": run.sums}
