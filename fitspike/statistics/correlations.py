@@ -6,7 +6,7 @@ to neuron j d steps earlier.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -195,7 +195,9 @@ class SignalCorrelation:
         centred = mean - mean.mean(0)
         covariance = centred.T @ centred / max(len(mean) - 1, 1)
         if self.subtract_noise:
-            covariance = covariance - noise_covariance(acc)[0] * (1 / n[used]).mean()
+            # Without `own`: means of expected counts carry the variance of expected counts, not that of the spikes.
+            noise = noise_covariance(replace(acc, own=None))[0]
+            covariance = covariance - noise * (1 / n[used]).mean()
         return _scaled(covariance, covariance.diagonal())
 
 

@@ -261,3 +261,17 @@ def test_expected_counts_have_the_mean_of_spikes_and_less_variance(statistic):
     error = np.sqrt(of_spikes.var(0) / 200 + of_expected.var(0) / 200) + 1e-12
     assert (np.abs(of_spikes.mean(0) - of_expected.mean(0)) / error).max() < 4.5
     assert of_expected.var(0).sum() < 0.9 * of_spikes.var(0).sum()
+
+
+def test_signal_correlation_of_expected_counts_that_repeat_is_theirs():
+    """Expected counts alike in all trials hold no noise: none is to be taken off, however many spikes their trials differ by."""
+    rng = np.random.default_rng(8)
+    n_trials, n_bins = 4, 50
+    p = rng.uniform(0.02, 0.2, (n_bins, 3))
+    spikes = (rng.random((n_trials, n_bins, 3)) < p).astype(float)
+    info = Recording.from_counts(spikes.astype(int), dt_ms=2.0, conditions=["a"] * n_trials).bin().info()
+    chunk = SpikeChunk.empty(n_trials, n_bins, 3, 2.0, condition=np.zeros(n_trials))
+    mean = torch.as_tensor(p).expand(n_trials, n_bins, 3)
+    statistic = SignalCorrelation()
+    acc = statistic.update(statistic.init(info), torch.as_tensor(spikes), chunk, expected=Expected(mean, mean))
+    np.testing.assert_allclose(statistic.finalise(acc), np.corrcoef(p.T), atol=1e-10)
