@@ -60,8 +60,8 @@ def compare_speed(bounds: Bounds, n_trials: int, n_rounds: int, cache: str) -> d
     bounds.note(f"batch {n_trials}, seconds: {seconds}; rates in Hz: {hz}")
     floor_s, gflop = first["product_s"], 2e-9 * n_trials * 1000 * 200**2
     bounds.note(
-        f"batch {n_trials}: floor {floor_s:.4f} s, the {gflop:.2f} GFLOP of matrix work in the backward pass at the rate of one large product "
-        f"({gflop / floor_s:.0f} GFLOP/s); fused takes {np.median(fused) / floor_s:.1f} times that"
+        f"batch {n_trials}: floor {floor_s:.4f} s, the {gflop:.2f} GFLOP of matrix work in the backward pass at the rate of one large "
+        f"product ({gflop / floor_s:.0f} GFLOP/s); fused takes {np.median(fused) / floor_s:.1f} times that"
     )
     bounds.note(f"batch {n_trials}, seconds with compilation: fused {first['fused_first_s']:.1f}, loop {first['compiled_first_s']:.1f}")
     return {name: float(np.median(np.array(values) / np.array(fused))) for name, values in medians.items()}

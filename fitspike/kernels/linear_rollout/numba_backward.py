@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from fitspike.kernels.compiling import cached
-from fitspike.kernels.linear_rollout.numba_forward import SUBTRACT, TO_VALUE, exponential, run_piece, seed
+from fitspike.kernels.linear_rollout.numba_forward import SUBTRACT, TO_VALUE, exponential, move, run_piece, seed
 from fitspike.kernels.linear_rollout.numba_product import product
 
 GIVEN_SLOPE, LOGISTIC_SLOPE, TRIANGLE_SLOPE, EXPONENTIAL_SLOPE, HAZARD_SLOPE = range(5)
@@ -86,10 +86,10 @@ def _flush(n_components, sums, found):
             found.jump[d, i] += sums.jump[d, i]
             found.readout[d, i] += sums.readout[d, i]
             found.reset_value[d, i] += sums.reset_value[d, i]
-    sums.decay[:], sums.gain[:], sums.jump[:], sums.readout[:], sums.reset_value[:] = 0.0, 0.0, 0.0, 0.0, 0.0
+            sums.decay[d, i] = sums.gain[d, i] = sums.jump[d, i] = sums.readout[d, i] = sums.reset_value[d, i] = 0.0
     for i in range(sums.bias.shape[0]):
         found.bias[i] += sums.bias[i]
-    sums.bias[:] = 0.0
+        sums.bias[i] = 0.0
 
 
 @cached(numba.njit, nogil=True, error_model="numpy")
@@ -137,7 +137,8 @@ def backward(
     sums = Found(g_lag, g_trace, s_decay, s_gain, s_jump, s_readout, s_reset_value, s_bias)
     adjoint = np.zeros((n_trials, n_components, n_neurons), like)
     if given.state.shape[0] > 0:
-        adjoint[:] = given.state[first:last]
+        for k in range(first, last):
+            move(given.state[k], adjoint[k - first])
     g_spikes = np.zeros((n_trials, n_neurons), like)  # adjoint of a bin's spikes through the neuron's own state
     filtered = np.zeros((n_trials, n_filters, n_neurons), like)  # adjoint of the post-synaptic traces
     ring = np.zeros((n_delay, n_trials, n_filters, n_neurons), like)  # and what it was up to n_delay bins later
@@ -153,7 +154,8 @@ def backward(
         if wanted.states and (t == n_bins - 1 or r == border - 1):
             for k in range(first, last):
                 b = k - first
-                path[b, 0], work_trace[0] = states[t // border, k], traces[t // border, k]
+                move(states[t // border, k], path[b, 0])
+                move(traces[t // border, k], work_trace[0])
                 seed(coupling, events, b, t - r, ahead)
                 run_piece(
                     True, k, b, t - r, t + 1, neuron, coupling, draw, current, work_trace, 0, to_state[0], path[b], inputs[b],
@@ -195,7 +197,8 @@ def backward(
                 elif form == TRIANGLE_SLOPE:
                     for i in range(n_neurons):
                         u = drives[k, t, i]
-                        g_drive[i] *= scale * (max(one - abs(u), zero) if u <= ceiling else zero)
+                        height = one - abs(u)
+                        g_drive[i] *= scale * (height if height > zero and u <= ceiling else zero)
                 elif form == EXPONENTIAL_SLOPE:
                     for i in range(n_neurons):
                         u = drives[k, t, i]
@@ -272,7 +275,7 @@ def backward(
                 for c in range(n_filters):
                     for i in range(n_neurons):
                         filtered[b, c, i] = trace_decay[c] * filtered[b, c, i] + to_current[k, t, i]
-                ring[t % n_delay, b] = filtered[b]
+                move(filtered[b], ring[t % n_delay, b])
             if wanted.weights:
                 # All that the spikes which arrive in this bin do is now known.
                 reached = flat_current[(k * n_bins + t) * n_neurons : (k * n_bins + min(t + n_lags, n_bins)) * n_neurons]
@@ -286,7 +289,7 @@ def backward(
         if r == 0:
             _flush(n_components, sums, found)
     for k in range(first, last):
-        to_state[k] = adjoint[k - first]
+        move(adjoint[k - first], to_state[k])
     if wanted.weights or wanted.known:
         _before_first_bin(
             first, last, coupling, packed, wanted, given, events, n_bins, trace0, to_current, filtered, ring, g_spikes, by_lag, by_trace,
@@ -342,9 +345,9 @@ def _before_first_bin(
             product(flat_ring, at % n_delay * n_trials * width, width, n_trials, width, packed.trace, 0, by_trace)
         for k in range(first, last):
             target = to_known[k, row]
-            target[:] = 0.0
-            if row == n_known - 1:
-                target[:] = g_spikes[k - first]
+            is_last = row == n_known - 1
+            for i in range(n_neurons):
+                target[i] = g_spikes[k - first, i] if is_last else 0.0
             if skip < stop:
                 for i in range(n_neurons):
                     target[i] += by_lag[k - first, i]
@@ -371,7 +374,9 @@ def _trace_gradient(first, last, coupling, given, n_bins, filtered, to_trace):
         for c in range(coupling.trace_decay.shape[0]):
             decay = coupling.trace_decay[c]
             for i in range(n_neurons):
-                total = decay * (coupling.by_trace[i, c] * filtered[k - first, c]).sum()
+                total = decay * 0.0
+                for j in range(n_neurons):
+                    total += decay * coupling.by_trace[i, c, j] * filtered[k - first, c, j]
                 if given.trace.shape[0] > 0:
                     total += decay**n_bins * given.trace[k, i, c]
                 to_trace[k, i, c] = total

@@ -92,6 +92,14 @@ def _exponential(x):
 
 
 @cached(numba.njit, nogil=True, error_model="numpy")
+def move(source, target):
+    """Copy rows (n, n_neurons); an assignment to a slice compiles ten times as long, for the sake of its error message."""
+    for d in range(source.shape[0]):
+        for i in range(source.shape[1]):
+            target[d, i] = source[d, i]
+
+
+@cached(numba.njit, nogil=True, error_model="numpy")
 def _poisson_quantile(mean, uniform):
     """Return the smallest count whose cumulative probability reaches the uniform; as in `sampling.poisson_quantile`."""
     probability = np.exp(-mean)
@@ -258,7 +266,7 @@ def run_piece(
                 for m in range(reached.shape[0]):
                     reached[m] += z * by_lag[i, m]
     if not is_replay and (t1 - t0) % 2 == 1:
-        path[0] = path[1]
+        move(path[1], path[0])
     return n
 
 
@@ -268,7 +276,8 @@ def _longer(array, n):
     if array.shape[0] >= n:
         return array
     new = np.empty(max(n, 2 * array.shape[0]), dtype=array.dtype)
-    new[: array.shape[0]] = array
+    for at in range(array.shape[0]):
+        new[at] = array[at]
     return new
 
 
@@ -299,23 +308,24 @@ def forward(first, last, neuron, coupling, draw, current, known, post_trace, bin
                     events.neuron[n], events.count[n] = i, known[k, row, i]
                     n += 1
             pointer[b, row + 1] = n
-        path[0] = state[k]
+        move(state[k], path[0])
         seed(coupling, events, b, 0, ahead)
         for t0 in range(0, n_bins, border):
             t1 = min(t0 + border, n_bins)
             events = _with_room(events, n + (t1 - t0) * n_neurons)
             if states.shape[0] > 0:
-                states[t0 // border, k] = path[0]
-                traces[t0 // border, k] = post_trace[k]
+                move(path[0], states[t0 // border, k])
+                move(post_trace[k], traces[t0 // border, k])
             n = run_piece(
                 False, k, b, t0, t1, neuron, coupling, draw, current, post_trace, k, bins_left, path, inputs, ahead, spikes, drives, events,
                 may_spike,
             )  # fmt: skip
             if n < 0:
                 return False, events
-            ahead[: reach * n_neurons] = ahead[border * n_neurons :].copy()
+            for m in range(reach * n_neurons):  # what has been sent beyond the piece; the two may overlap
+                ahead[m] = ahead[border * n_neurons + m]
             ahead[reach * n_neurons :] = 0.0
-        state[k] = path[0]
+        move(path[0], state[k])
     return True, Events(events.neuron[:n].copy(), events.count[:n].copy(), pointer, n_known)
 
 
