@@ -96,6 +96,8 @@ def rollout(
     observed_mask : Tensor of bool, (n_neurons,), optional
         Which neurons are clamped to `observed`. Default: all if `observed` is given, else none.
     carry : the carry of the chunk before; None at the start of a trial, where there are no past spikes
+        Gradients pass through it unless it is detached. With `torch.utils.checkpoint` around each of sqrt(n_bins) chunks, what a backward
+        pass over a long trial holds grows as sqrt(n_bins).
     backend : "auto", "step" (never the kernel), or a backend of the kernel: "numba", "reference"
 
     Returns

@@ -1,10 +1,12 @@
 """The driver: a hand-computed run, replay, mixed against free, chunking, and gradients against finite differences and enumeration."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from fitspike.errors import BackendError, InvalidInputError
 from fitspike.models.bases import LagBasis
@@ -116,6 +118,44 @@ def test_spikes_do_not_depend_on_chunk_size(neuron, emission, chunk, backend):
         parts.append(part.spikes)
         carry = part.carry
     assert torch.equal(torch.cat(parts, dim=1), free.spikes)
+
+
+@pytest.mark.parametrize("backend", ["step", "reference", "numba"])
+@pytest.mark.parametrize("neuron, emission", CASES)
+def test_gradients_pass_from_chunk_to_chunk_checkpointed_or_not(neuron, emission, backend):
+    params, current, coupling = setup(neuron)
+    uniforms = torch.as_tensor(Stream(1, "u").uniforms(N_TRIALS, range(N_BINS), N_NEURONS))
+    weights = torch.as_tensor(np.random.default_rng(2).normal(size=current.shape))
+
+    def gradients(length, is_checkpointed):
+        leaves = [current.clone().requires_grad_(), coupling.weight.clone().requires_grad_()]
+        lagged = dataclasses.replace(coupling, weight=leaves[1])
+
+        def chunk(part, carry):
+            driven = rollout(
+                neuron,
+                params,
+                emission,
+                current=leaves[0][:, part],
+                coupling=lagged,
+                uniforms=uniforms[:, part],
+                carry=carry,
+                dt_ms=1.0,
+                backend=backend,
+            )
+            return ((driven.spikes + driven.drive) * weights[:, part]).sum(), driven.carry
+
+        total, carry = 0.0, None
+        for first in range(0, N_BINS, length):
+            part = slice(first, min(first + length, N_BINS))
+            term, carry = checkpoint(chunk, part, carry, use_reentrant=False) if is_checkpointed else chunk(part, carry)
+            total = total + term
+        return torch.autograd.grad(total, leaves)
+
+    whole = gradients(N_BINS, False)
+    for is_checkpointed in (False, True):
+        for a, b in zip(gradients(100, is_checkpointed), whole, strict=True):
+            assert (a - b).abs().max() <= 1e-10 * b.abs().max()
 
 
 def test_current_may_be_a_function_of_bin_and_previous_spikes():
