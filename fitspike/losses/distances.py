@@ -9,6 +9,7 @@ whole). Both may come out below 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ import torch
 
 TINY = 1e-6
 """Smallest expected count of a bin inside a logarithm."""
+
+_LOG_FROM = 0.1
+"""Part of the recorded value below which differences of logarithms go on in a straight line."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,17 @@ def _unexplained(a: torch.Tensor, b: torch.Tensor, recorded: torch.Tensor) -> to
 
 
 def _log_mse(a: torch.Tensor, b: torch.Tensor, recorded: torch.Tensor) -> torch.Tensor:
-    smallest = torch.finfo(recorded.dtype).tiny
-    return _product(*(value.clamp_min(smallest).log() for value in (a, b, recorded))).mean()
+    is_positive = recorded > 0
+    if not bool(is_positive.any()):
+        return torch.nan_to_num(a).sum() * 0.0
+    known = recorded[is_positive]
+    first, second = (_extended_log(value[is_positive] / known) for value in ((a,) * 2 if a is b else (a, b)))
+    return (first * second).mean()
+
+
+def _extended_log(ratio: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm, continued below `_LOG_FROM` by its tangent: unbiased estimates of few trials may be 0 or negative."""
+    return torch.where(ratio > _LOG_FROM, ratio.clamp_min(_LOG_FROM).log(), math.log(_LOG_FROM) + ratio / _LOG_FROM - 1.0)
 
 
 def _cumulative(a: torch.Tensor, b: torch.Tensor, recorded: torch.Tensor) -> torch.Tensor:
@@ -79,9 +92,10 @@ DISTANCES: dict[str, Distance] = {
     "poisson": Distance(_debiased(_poisson), of_counts=True),
     "cross_entropy": Distance(_debiased(_cross_entropy), of_counts=True),
 }
-"""By name. mse: mean squared difference. log_mse: of logarithms. unexplained: the squares' share of the recorded spread over entries; 0 is
-perfect, 1 is the recorded mean. cumulative: mean squared difference of the sums along the last axis, for distributions (one-dimensional
-Cramer distance). poisson, cross_entropy: Kullback-Leibler divergence of Poisson counts, of spike probabilities, nats per bin and neuron.
+"""By name. mse: mean squared difference. log_mse: of logarithms, which go on as their tangent below a tenth of the recorded value; entries
+recorded as 0 are left out. unexplained: the squares' share of the recorded spread over entries; 0 is perfect, 1 is the recorded mean.
+cumulative: mean squared difference of the sums along the last axis, for distributions (one-dimensional Cramer distance). poisson,
+cross_entropy: Kullback-Leibler divergence of Poisson counts, of spike probabilities, nats per bin and neuron.
 """
 
 

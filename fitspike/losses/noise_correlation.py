@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 
-from fitspike.errors import Problems, TooFewTrialsError
+from fitspike.errors import InvalidInputError, Problems, TooFewTrialsError
 from fitspike.losses.base import LossContext, LossTerms
 from fitspike.losses.repeats import check_repeats
 from fitspike.losses.summary_statistics import halves, recorded_value, simulated_value
@@ -91,9 +91,17 @@ class NoiseCorrelationLoss:
         if self.form == "published":
             value = self._of_expected(free, context)
             return {self.name: _sum(weight * (value - truth).square()) / weight.sum().clamp_min(1.0)}
+        if free.chunk.n_trials < 4:
+            raise InvalidInputError(
+                f"loss {self.name!r} compares two halves of the simulated trials, each of at least two; there are {free.chunk.n_trials}. "
+                "Use batch.n_free_trials=4 or more; 20 is usual."
+            )
         rows = halves(free)
         a, b = (simulated_value(self._statistic, free, context, half) for half in rows)
-        # A half without two trials of any condition has no covariance (NaN): such a batch says nothing.
+        # A half without two trials of any condition has no covariance (NaN): such a batch says nothing, and neither does the other half.
+        known = torch.isfinite(a) & torch.isfinite(b)
+        a, b = (torch.where(known, half, torch.zeros_like(half)) for half in (a, b))
+        weight = weight * known
         missed = _sum(weight * ((a + b) / 2 - truth).square())
         noise = _sum(weight * ((a - b) / 2).square())
         n_products = sum(_degrees_of_freedom(free.chunk.rows(half)) for half in rows) * free.chunk.n_bins

@@ -82,6 +82,21 @@ def test_distance_leaves_out_what_is_not_defined(name):
     assert distance(name, value, value, nothing).item() == 0.0
 
 
+def test_logarithms_go_on_where_an_unbiased_estimate_is_not_positive():
+    """Value and slope of a straight line that touches the logarithm at a tenth of the recorded value; nothing of entries recorded as 0."""
+    recorded_value = torch.tensor([2.0, 2.0, 0.0]).double()
+    a = torch.tensor([-0.1, 0.3, 0.5], dtype=torch.float64, requires_grad=True)
+    b = torch.tensor([1.0, 4.0, 0.5]).double()
+    at_a = [np.log(0.1) + (-0.1 - 0.2) / 0.2, np.log(0.15)]
+    at_b = np.log([0.5, 2.0])
+    found = distance("log_mse", a, b, recorded_value)
+    np.testing.assert_allclose(found.item(), np.mean(at_a * at_b), rtol=1e-12)
+    slope = torch.autograd.grad(found, a)[0]
+    np.testing.assert_allclose(slope, [at_b[0] / 0.2 / 2, at_b[1] / 0.3 / 2, 0.0], rtol=1e-12)
+    nothing = distance("log_mse", a, b, torch.zeros(3).double())
+    assert nothing.item() == 0 and not torch.autograd.grad(nothing, a)[0].any()
+
+
 @pytest.mark.parametrize("name", ["mse", "cross_entropy", "poisson"])
 def test_two_halves_remove_the_variance_of_the_simulation(name):
     """At the truth the plain distance is the simulation's variance, the one of two halves is 0 within four standard errors."""
@@ -172,6 +187,18 @@ def test_noise_correlation_loss_does_not_pay_for_a_trial_that_runs_away():
         scale = torch.tensor(10.0, dtype=torch.float64, requires_grad=True)
         value = loss(context_of(binned, torch.cat([z[:1] * scale, z[1:]]), loss))["noise_correlation"]
         assert value > 1 and torch.autograd.grad(value, scale)[0] > 0
+
+
+def test_noise_correlation_loss_says_nothing_where_one_half_has_no_repeats():
+    """Five trials of two conditions, three and two: one half has two of the first, the other one of each."""
+    binned, loss = recorded(40, conditions=("a", "b")), NoiseCorrelationLoss(n_lags=2)
+    context = context_of(binned, np.zeros((5, N_BINS, 4)), loss)
+    z = torch.as_tensor(np.random.default_rng(0).random((5, N_BINS, 4)) < 0.2, dtype=torch.float64).requires_grad_()
+    chunk = SpikeChunk.empty(5, N_BINS, 4, 5.0, condition=np.array([0, 0, 0, 1, 1]))
+    value = loss(replace(context, run_free=lambda: FreeRun(Rollout(z, torch.zeros(()), {}), chunk)))["noise_correlation"]
+    assert value.item() == 0 and not torch.autograd.grad(value, z)[0].any()
+    with pytest.raises(InvalidInputError, match="there are 3"):
+        loss(context_of(binned, np.zeros((3, N_BINS, 4)), loss))
 
 
 def test_published_noise_correlation_is_the_mean_square_over_all_entries():
