@@ -53,7 +53,8 @@ def _neuron_specs(model: SpikingNetwork, data: DataInfo) -> dict[str, ParamSpec]
     """Return the neuron model's specs, started at the data's spike counts where the neuron model says how."""
     n_units = data.n_neurons + model.n_hidden
     specs = dict(model.neuron.param_specs(n_units))
-    if data.mean_count is None or not hasattr(model.neuron, "params_for_count"):
+    emission = model.emission_object()
+    if data.mean_count is None or not hasattr(model.neuron, "params_for_count") or getattr(emission, "is_deterministic", False):
         return specs
     import torch
 
@@ -61,7 +62,7 @@ def _neuron_specs(model: SpikingNetwork, data: DataInfo) -> dict[str, ParamSpec]
     floor = 0.5 / max(1, int(np.sum(data.bins_per_trial)))
     visible = np.maximum(np.nan_to_num(data.mean_count), floor)
     expected = np.concatenate([visible, np.full(model.n_hidden, visible.mean() if visible.size else floor)])
-    for name, value in model.neuron.params_for_count(torch.as_tensor(expected), model.emission_object(), data.dt_ms).items():
+    for name, value in model.neuron.params_for_count(torch.as_tensor(expected), emission, data.dt_ms).items():
         specs[name] = replace(specs[name], init=np.asarray(value))
     return specs
 

@@ -1,4 +1,4 @@
-"""What drive means for the spikes of one bin: Bernoulli on log-odds, Bernoulli on an exponential hazard, Poisson counts.
+"""What drive means for the spikes of one bin: Bernoulli on log-odds, Bernoulli on an exponential hazard, Poisson counts, a threshold.
 
 Every emission is sampled by inverting its distribution at a given uniform, so that spikes are a function of drive and uniforms alone.
 Sampled spikes carry a pseudo-derivative: `slope(drive)` stands in for d spikes / d drive in the backward pass. By default it is the
@@ -225,6 +225,55 @@ class Poisson:
         return _with_slope(self, drive, spikes, dt_ms)
 
 
+@dataclass(frozen=True)
+class Threshold:
+    """A spike where the drive is above 0, whatever the uniform: deterministic neurons with a surrogate gradient.
+
+    The pseudo-derivative is dampening * max(0, 1 - |drive|) (Bellec et al. 2020, Nature Communications 11:3625, with dampening 0.3). Spikes
+    that do not happen by chance have no likelihood to fit: log_prob is 0 where the spikes are what the drive says and minus infinity
+    elsewhere.
+    """
+
+    name: ClassVar[str] = "threshold"
+    is_binary: ClassVar[bool] = True
+    is_deterministic: ClassVar[bool] = True
+    sampling: ClassVar[str] = "threshold"
+    pseudo_derivative: str = "triangle"
+    dampening: float = 0.3
+
+    def __post_init__(self) -> None:
+        _check_settings(self.pseudo_derivative, self.dampening)
+        if self.pseudo_derivative != "triangle":
+            raise InvalidInputError(
+                f"pseudo_derivative={self.pseudo_derivative!r}: a threshold has no derivative of an expected count. Use 'triangle', with "
+                "dampening=0.3."
+            )
+
+    def log_prob(self, drive: torch.Tensor, spikes: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return 0 where the spikes, 0 or 1, are those of the drive and minus infinity elsewhere."""
+        return torch.where((drive > 0) == (spikes > 0), 0.0, -math.inf).to(drive.dtype)
+
+    def expected(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return the spikes themselves, with the pseudo-derivative."""
+        return self.sample(drive, drive.detach(), dt_ms)
+
+    def mean_square(self, expected: torch.Tensor) -> torch.Tensor:
+        """Return the mean of the squared count, which is that of the count, 0 or 1."""
+        return expected
+
+    def slope(self, drive: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return the pseudo-derivative d spikes / d drive, dampening times the triangle."""
+        return self.dampening * _triangle(drive)
+
+    def threshold(self, uniforms: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return the drive above which a neuron spikes, 0."""
+        return torch.zeros_like(uniforms)
+
+    def sample(self, drive: torch.Tensor, uniforms: torch.Tensor, dt_ms: float) -> torch.Tensor:
+        """Return 1 where the drive is above 0, else 0, in the drive's dtype, with the pseudo-derivative."""
+        return _with_slope(self, drive, (drive.detach() > 0).to(drive.dtype), dt_ms)
+
+
 def _log_seconds(dt_ms: float) -> float:
     """Return the log of the bin width in seconds."""
     return math.log(dt_ms * 1e-3)
@@ -233,13 +282,16 @@ def _log_seconds(dt_ms: float) -> float:
 def kernel_sampling(emission: Emission, uniforms: torch.Tensor, dt_ms: float) -> Sampling:
     """Return how the kernel `linear_rollout` samples an emission that has `sampling` and `slope`.
 
-    What the three emissions above do the kernel knows itself. Of any other it asks the thresholds of all uniforms, or inverts the Poisson
+    What the emissions above do the kernel knows itself. Of any other it asks the thresholds of all uniforms, or inverts the Poisson
     distribution, and calls the slope.
     """
 
     def slope(drive: torch.Tensor) -> torch.Tensor:
         return emission.slope(drive, dt_ms)
 
+    if type(emission) is Threshold:
+        closed = Slope("triangle", emission.dampening, math.inf)
+        return Sampling("threshold", emission.threshold(uniforms, dt_ms), slope, closed_slope=closed)
     if type(emission) not in (Bernoulli, Hazard, Poisson):
         if emission.sampling == "threshold":
             return Sampling("threshold", emission.threshold(uniforms, dt_ms), slope)
@@ -254,11 +306,11 @@ def kernel_sampling(emission: Emission, uniforms: torch.Tensor, dt_ms: float) ->
     return Sampling(kind, uniforms, slope, ceiling, log_bin_s, closed)
 
 
-_EMISSIONS = {emission.name: emission for emission in (Bernoulli, Hazard, Poisson)}
+_EMISSIONS = {emission.name: emission for emission in (Bernoulli, Hazard, Poisson, Threshold)}
 
 
 def get_emission(name: str | Emission, **settings: object) -> Emission:
-    """Return the emission called "bernoulli", "hazard" or "poisson"; an emission object is returned as it is.
+    """Return the emission called "bernoulli", "hazard", "poisson" or "threshold"; an emission object is returned as it is.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from scipy import special, stats
 
 from fitspike.errors import InvalidInputError, UnknownNameError
 from fitspike.kernels.linear_rollout.sampling import poisson_quantile
-from fitspike.neurons.emissions import NEVER_DRIVE, Bernoulli, Hazard, Poisson, get_emission
+from fitspike.neurons.emissions import NEVER_DRIVE, Bernoulli, Hazard, Poisson, Threshold, get_emission
 
 DT_MS = 2.0
 SMALLEST_UNIFORM = 2.0**-33
@@ -163,3 +163,17 @@ def test_unknown_names_and_settings_are_refused():
     with pytest.raises(InvalidInputError, match="2 problems"):
         Bernoulli("triangel", 1.5)
     assert get_emission("hazard", dampening=0.5) == Hazard(dampening=0.5)
+
+
+def test_threshold_spikes_above_zero_whatever_the_uniform_with_the_triangle_as_slope():
+    emission = Threshold(dampening=0.3)
+    drive = torch.tensor([-1.5, -0.5, 0.0, 1e-12, 0.75, 2.0, NEVER_DRIVE], dtype=torch.float64, requires_grad=True)
+    for uniform in (SMALLEST_UNIFORM, 0.5, 1 - SMALLEST_UNIFORM):
+        spikes = emission.sample(drive, torch.full((7,), uniform, dtype=torch.float64), DT_MS)
+        assert spikes.tolist() == [0, 0, 0, 1, 1, 1, 0]
+    (gradient,) = torch.autograd.grad(spikes.sum(), drive)
+    np.testing.assert_allclose(gradient.numpy(), 0.3 * np.array([0, 0.5, 1, 1 - 1e-12, 0.25, 0, 0]), rtol=1e-12)
+    assert emission.log_prob(drive, spikes, DT_MS).tolist() == [0.0] * 7
+    assert emission.log_prob(drive, 1 - spikes, DT_MS).tolist() == [-math.inf] * 7
+    with pytest.raises(InvalidInputError, match="triangle"):
+        Threshold(pseudo_derivative="expected")
