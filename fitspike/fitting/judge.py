@@ -47,8 +47,8 @@ def score_settings(config: RunConfig) -> ScoreSettings:
 
 
 def score_held_out(prepared: Prepared, fitted: Fitted, config: RunConfig) -> Score | None:
-    """Return the held-out scores, or None where nothing was held out."""
-    if prepared.test is None:
+    """Return the held-out scores, or None where nothing was held out or spikes do not happen by chance."""
+    if prepared.test is None or _is_deterministic(fitted.model):
         return None
     hidden = prepared.held_out_neurons
     return score_model(
@@ -61,6 +61,11 @@ def score_held_out(prepared: Prepared, fitted: Fitted, config: RunConfig) -> Sco
         stream=Stream(config.seed, "score"),
         held_out_neurons=None if hidden is None else np.flatnonzero(hidden),
     )
+
+
+def _is_deterministic(model: Any) -> bool:
+    """Return whether the model's spikes are decided by its drive alone."""
+    return hasattr(model, "emission_object") and getattr(model.emission_object(), "is_deterministic", False)
 
 
 def simulate_beside(prepared: Prepared, fitted: Fitted, config: RunConfig) -> tuple[dict[str, Any], dict[str, np.ndarray], list[str]]:
@@ -182,7 +187,8 @@ def judge(prepared: Prepared, fitted: Fitted, config: RunConfig, stop_if_asked: 
     """
     score = score_held_out(prepared, fitted, config)
     stop_if_asked()
-    notes = [*stability_note(fitted), *(fitted.model.caveats() if isinstance(fitted.model, HasCaveats) else ())]
+    notes = ["Deterministic spikes have no likelihood, so that there is no held-out score."] if _is_deterministic(fitted.model) else []
+    notes += [*stability_note(fitted), *(fitted.model.caveats() if isinstance(fitted.model, HasCaveats) else ())]
     simulation, statistics, warnings = simulate_beside(prepared, fitted, config)
     stop_if_asked()
     statistics |= model_statistics(fitted)

@@ -16,6 +16,7 @@ from fitspike.fitting.machine import check_backend, check_device
 from fitspike.fitting.request import Request
 from fitspike.fitting.resolve import Components, check_rule, resolve, with_emission
 from fitspike.losses.base import HasCheck
+from fitspike.losses.total import all_specs
 from fitspike.params import ParamSpec, initial_params
 from fitspike.recording.binned import BinnedSpikes
 from fitspike.recording.checks import DataReport
@@ -69,7 +70,7 @@ def prepare(request: Request) -> Prepared:
     assert components is not None and data is not None, "otherwise there were problems"
     check_rule(components, problems)
     described = TrainingData.of(data.train, split=data.parts.description, notes=data.notes, one_per_bin=request.config.one_per_bin)
-    specs = problems.attempt(components.model.param_specs, data.train.info())
+    specs = problems.attempt(all_specs, components.model, components.losses, data.train.info())
     init: Any = {}
     if specs is not None:
         init = problems.attempt(initial_params, specs, Stream(request.config.seed, "init"), request.init)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from fitspike.models.base import DataInfo, Model, Rollout
+    from fitspike.params import ParamSpec
     from fitspike.recording.binned import BinnedSpikes, SpikeChunk
 
 LossTerms: TypeAlias = "Mapping[str, torch.Tensor]"
@@ -27,12 +28,18 @@ class FreeRun(NamedTuple):
     chunk: SpikeChunk
 
 
+ReadoutProduct: TypeAlias = "Callable[[str, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]"
+"""(name, spikes, weight, decay, gain) -> outputs: what `fitspike.losses.readout.leaky_readout` computes."""
+
+
 @dataclass
 class LossContext:
     """What a loss sees of one batch.
 
-    `free` (and `rollout`, a part of it) is the free run, computed once however many losses ask for it. `recorded` holds by loss what its
-    `record` returned.
+    `free` (and `rollout`, a part of it) is the free run, and `clamped` the run clamped to the chunk's spikes with hidden neurons sampled;
+    each is computed once however many losses ask for it. `recorded` holds by loss what its `record` returned. A loss may put plain floats
+    into `metrics`, which are logged beside its terms. A learning rule may set `clamped` and `free` to runs of its own, and `readout_by` to
+    another way from spikes to outputs (with feedback weights of its own in the backward pass, say).
     """
 
     model: Model
@@ -44,6 +51,20 @@ class LossContext:
     recorded: Mapping[str, Any] = field(default_factory=dict)
     run_free: Callable[[], FreeRun] | None = None
     new_carry: Carry = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    readout_by: ReadoutProduct | None = None
+
+    def own(self, loss: Loss) -> Params:
+        """Return the parameters that a loss brought by its `param_specs`, by the names that it gave them."""
+        prefix = f"{loss.name}/"
+        return {name.removeprefix(prefix): value for name, value in self.params.items() if name.startswith(prefix)}
+
+    @cached_property
+    def clamped(self) -> Rollout:
+        """Return the clamped run of this batch; sets `new_carry`. The model must have `clamped`."""
+        run = self.model.clamped(self.params, self.chunk, self.carry, self.rng)
+        self.new_carry = run.carry
+        return run
 
     @cached_property
     def free(self) -> FreeRun:
@@ -63,7 +84,8 @@ class Loss(Protocol):
 
     Optional: `check(binned, model)` raises an InvalidInputError, before anything is computed, where the loss makes no sense for these
     training data; `record(binned)` returns what the loss needs to know of them, once per fit, which comes back as
-    `context.recorded[name]` with the loss's own name.
+    `context.recorded[name]` with the loss's own name; `param_specs(model, data)` returns the specs of parameters of its own, which are
+    fitted and stored as NAME/PARAMETER and come back as `context.own(self)`.
     """
 
     name: str
@@ -80,6 +102,15 @@ class HasRecord(Protocol):
 
     def record(self, binned: BinnedSpikes) -> Any:
         """Return what the loss needs to know of the training data."""
+        ...
+
+
+@runtime_checkable
+class HasParams(Protocol):
+    """A loss with parameters of its own, such as the weights of a readout."""
+
+    def param_specs(self, model: Model, data: DataInfo) -> Mapping[str, ParamSpec]:
+        """Return the specs of the loss's own parameters, by names without a slash."""
         ...
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from fitspike.errors import InvalidInputError
 from fitspike.losses.base import LossContext, LossTerms
+
+if TYPE_CHECKING:
+    from fitspike.recording.binned import BinnedSpikes
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,20 @@ class NegativeLogLikelihood:
     name: ClassVar[str] = "nll"
     needs: ClassVar[frozenset[str]] = frozenset({"chunk"})
 
+    def check(self, binned: BinnedSpikes, model: Any) -> None:
+        """Raise where spikes do not happen by chance."""
+        emission = model.emission_object() if hasattr(model, "emission_object") else None
+        if getattr(emission, "is_deterministic", False):
+            raise InvalidInputError(
+                f"loss {self.name!r} needs spike probabilities, and emission {emission.name!r} is deterministic. Use emission='bernoulli', "
+                "or a loss on a readout."
+            )
+
     def __call__(self, context: LossContext) -> LossTerms:
         """Return {"nll": nats per spike-bin}; 0 for a chunk without scored bins. Sets the context's `new_carry`."""
-        log_likelihood, context.new_carry = context.model.log_likelihood(context.params, context.chunk, context.carry, context.rng)
+        if hasattr(context.model, "clamped"):
+            log_likelihood = context.clamped.log_prob
+        else:
+            log_likelihood, context.new_carry = context.model.log_likelihood(context.params, context.chunk, context.carry, context.rng)
         n_spike_bins = int(context.chunk.mask_numpy.sum()) * log_likelihood.shape[1]
         return {self.name: -log_likelihood.sum() / max(1, n_spike_bins)}

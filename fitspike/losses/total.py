@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fitspike.errors import InvalidInputError, PluginError
-from fitspike.losses.base import HasRecord, Loss, LossContext
+from fitspike.losses.base import HasParams, HasRecord, Loss, LossContext
 
 if TYPE_CHECKING:
+    from fitspike.params import ParamSpec
     from fitspike.recording.binned import BinnedSpikes
+    from fitspike.recording.info import DataInfo
 
 WeightedLosses = Mapping[str, tuple[Loss, float]]
 """Name of each loss -> (loss, weight)."""
@@ -30,6 +32,19 @@ def check_losses(losses: WeightedLosses) -> None:
             raise PluginError(f"loss {name!r} needs {', '.join(sorted(unknown))}; a loss can need {', '.join(sorted(NEEDS))}.")
 
 
+def all_specs(model: Any, losses: WeightedLosses, data: DataInfo) -> dict[str, ParamSpec]:
+    """Return the specs of a model's parameters, and those that losses bring as LOSS/PARAMETER."""
+    specs = dict(model.param_specs(data))
+    for loss, _ in losses.values():
+        if not isinstance(loss, HasParams):
+            continue
+        for name, spec in loss.param_specs(model, data).items():
+            if "/" in name or f"{loss.name}/{name}" in specs:
+                raise PluginError(f"loss {loss.name!r} brings a parameter {name!r}; expected a new name without a slash.")
+            specs[f"{loss.name}/{name}"] = spec
+    return specs
+
+
 def record_all(losses: WeightedLosses, binned: BinnedSpikes) -> dict[str, Any]:
     """Return what each loss takes from the training data once, by the loss's own name."""
     return {loss.name: loss.record(binned) for loss, _ in losses.values() if isinstance(loss, HasRecord)}
@@ -38,7 +53,7 @@ def record_all(losses: WeightedLosses, binned: BinnedSpikes) -> dict[str, Any]:
 def weighted_terms(losses: WeightedLosses, context: LossContext) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Return every term times its loss's weight, and the unweighted terms by name with the weighted sum as "loss".
 
-    A loss of several terms lends its weight to each of them.
+    A loss of several terms lends its weight to each of them. What losses put into `context.metrics` comes with the unweighted terms.
     """
     terms, metrics = {}, {}
     for name, (loss, weight) in losses.items():
@@ -52,4 +67,4 @@ def weighted_terms(losses: WeightedLosses, context: LossContext) -> tuple[dict[s
     if not terms:
         raise PluginError(f"the losses {', '.join(losses)} returned no term.")
     metrics["loss"] = sum(float(term.detach()) for term in terms.values())
-    return terms, metrics
+    return terms, context.metrics | metrics

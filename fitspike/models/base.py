@@ -149,6 +149,18 @@ class HasConnectivity(Protocol):
 
 
 @runtime_checkable
+class HasClamped(Protocol):
+    """A model that shows the run behind its likelihood: losses read hidden neurons from it, rules put their own in its place."""
+
+    def clamped(self, params: Params, chunk: SpikeChunk, carry: Carry, rng: Stream) -> Rollout:
+        """Return the run clamped to a chunk's spikes, whose log_prob and carry are what `log_likelihood` returns.
+
+        latents: "drive", (n_trials, n_bins, n_neurons), and with hidden units "hidden_spikes" and "hidden_drive".
+        """
+        ...
+
+
+@runtime_checkable
 class HasLatents(Protocol):
     """A model with latent variables per trial."""
 

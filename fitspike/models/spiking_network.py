@@ -55,7 +55,7 @@ class SpikingNetwork:
 
     neuron : any neuron model
     n_hidden : number of hidden units
-    emission : "bernoulli", "hazard", "poisson" or "auto" (bernoulli)
+    emission : "bernoulli", "hazard", "poisson", "threshold" (deterministic, for tasks; has no likelihood) or "auto" (bernoulli)
     basis : "exponential" (time constants coupling_ms / 3, and each further one a quarter), "raised-cosine", "raised-cosine-linear" or
         "boxes" (one weight per lag when there are as many as bins)
     coupling_ms, n_coupling : window and number of functions of the coupling filters, each of sum 1; 0 ms leaves coupling out
@@ -85,7 +85,7 @@ class SpikingNetwork:
             year="2021",
         ),
     )
-    emissions: ClassVar[tuple[str, ...]] = ("bernoulli", "poisson", "hazard")
+    emissions: ClassVar[tuple[str, ...]] = ("bernoulli", "poisson", "hazard", "threshold")
 
     neuron: NeuronModel = field(default_factory=SRM)
     n_hidden: int = 0
@@ -163,8 +163,20 @@ class SpikingNetwork:
 
         Bins outside the chunk's mask count nothing. Hidden units and trial latents are sampled at the uniforms of `rng`.
         """
+        run = self.clamped(params, chunk, carry, rng)
+        return run.log_prob, run.carry
+
+    def clamped(self, params: Params, chunk: SpikeChunk, carry: Carry, rng: Stream) -> Rollout:
+        """Return the network driven with the recorded neurons clamped to the chunk's spikes and the hidden ones sampled.
+
+        latents: "drive", (n_trials, n_bins, n_neurons), and with hidden units "hidden_spikes" and "hidden_drive", all differentiable.
+        """
         driven, new_carry = self._clamped(params, chunk, carry, rng)
-        return self._log_prob(driven, chunk), new_carry
+        n_visible = chunk.n_neurons
+        latents = {"drive": driven.drive[..., :n_visible]}
+        if self.n_hidden:
+            latents |= {"hidden_spikes": driven.spikes[..., n_visible:], "hidden_drive": driven.drive[..., n_visible:]}
+        return Rollout(driven.spikes[..., :n_visible], self._log_prob(driven, chunk), latents, new_carry)
 
     def intensity(self, params: Params, chunk: SpikeChunk, carry: Carry) -> tuple[torch.Tensor, Carry]:
         """Return expected counts (n_trials, n_bins, n_neurons) given the recorded past, and the carry.
@@ -295,8 +307,11 @@ class SpikingNetwork:
         coupling = self._coupling(params, chunk.dt_ms)
         units = carry.units if carry is not None else None
         if self.n_hidden:
-            bins = range(chunk.first_bin, chunk.first_bin + chunk.n_bins)
-            uniforms = torch.as_tensor(stream.uniforms(chunk.trial, bins, n_units), device=like.device)
+            if getattr(emission, "is_deterministic", False):
+                uniforms = spikes.new_zeros(()).expand(*spikes.shape[:2], n_units)
+            else:
+                bins = range(chunk.first_bin, chunk.first_bin + chunk.n_bins)
+                uniforms = torch.as_tensor(stream.uniforms(chunk.trial, bins, n_units), device=like.device)
             observed, mask = _observed_units(spikes, None, n_units)
             driven = rollout(
                 self.neuron,

@@ -30,10 +30,12 @@ _LAZY = {
     "fitspike.neurons.base": ("Emission", "LinearForm", "NeuronModel"),
     "fitspike.neurons.emissions": ("NEVER_DRIVE", "get_emission"),
     "fitspike.statistics.base": ("Expected", "Statistic"),
-    "fitspike.losses.base": ("FreeRun", "HasCheck", "HasRecord", "Loss", "LossContext"),
+    "fitspike.losses.base": ("FreeRun", "HasCheck", "HasParams", "HasRecord", "Loss", "LossContext"),
+    "fitspike.losses.readout": ("leaky_readout",),
     "fitspike.models.base": (
         "DataInfo",
         "HasCaveats",
+        "HasClamped",
         "HasConnectivity",
         "HasIntensity",
         "HasLatents",

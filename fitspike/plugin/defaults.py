@@ -49,6 +49,8 @@ def fitspike_register_losses(register: Register) -> None:
     register("fitspike.losses.priors:L1", name="l1")
     register("fitspike.losses.priors:L2", name="l2")
     register("fitspike.losses.priors:Smoothness", name="smoothness")
+    register("fitspike.losses.rate_regulariser:RateRegulariser", name="rate_regulariser")
+    register("fitspike.losses.readout:Readout", name="readout")
     register("fitspike.losses.trial_matching:TrialMatching", name="trial_matching")
 
 

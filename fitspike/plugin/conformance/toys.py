@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fitspike.recording.binned import BinnedSpikes
-from fitspike.recording.recording import Recording
+from fitspike.recording.recording import Recording, Signal
 from fitspike.rng import Stream
 
 if TYPE_CHECKING:
@@ -38,6 +38,14 @@ def toy_recording(n_neurons: int = 3, *, order: np.ndarray | None = None) -> Rec
 def toy_binned(n_neurons: int = 3, *, order: np.ndarray | None = None) -> BinnedSpikes:
     """Return the toy recording in its bins."""
     return toy_recording(n_neurons, order=order).bin(DT_MS)
+
+
+def toy_task(n_neurons: int = 3, n_bins: int = 60) -> BinnedSpikes:
+    """Return trials of one length as input of a task, with the signal "target": two channels, each at 1 in half of the bins, else 0."""
+    counts = toy_counts(n_neurons, (n_bins,) * 4)
+    first = np.arange(4 * n_bins) // 7 % 2
+    target = Signal(np.stack([first, 1 - first], axis=1).astype(np.float64), 1000 / DT_MS)
+    return Recording.from_counts(counts, dt_ms=DT_MS, signals={"target": target}).bin(DT_MS)
 
 
 def perturbed(raw: Mapping[str, torch.Tensor], seed: int = SEED, size: float = 0.05) -> dict[str, torch.Tensor]:

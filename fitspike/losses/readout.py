@@ -1,0 +1,186 @@
+"""A leaky readout of hidden neurons, trained against a target signal: regression or classification of what a network does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from fitspike.errors import InvalidInputError, Problems, did_you_mean
+from fitspike.kernels.spike_trace import spike_trace
+from fitspike.losses.base import LossContext, LossTerms
+from fitspike.params import ParamSpec
+from fitspike.rng import Stream
+
+if TYPE_CHECKING:
+    from fitspike.recording.binned import BinnedSpikes
+    from fitspike.recording.info import DataInfo
+
+ERRORS = ("squared", "cross_entropy")
+SCALINGS = ("one_minus_decay", "unit")
+
+
+def leaky_readout(name: str, spikes: torch.Tensor, weight: torch.Tensor, decay: torch.Tensor, gain: float) -> torch.Tensor:
+    """Return the outputs of a leaky readout without bias, (n_trials, n_bins, n_out), differentiable.
+
+    y_t = decay y_{t-1} + gain weight z_t, which is weight applied to the spikes z filtered; without delay.
+
+    Parameters
+    ----------
+    name : of the loss that reads
+    spikes : Tensor, (n_trials, n_bins, n_neurons)
+    weight : Tensor, (n_out, n_neurons)
+    decay : Tensor, (1,), per bin; gain : omega in the literature
+    """
+    current = gain * (spikes @ weight.T)
+    return spike_trace(current, decay, current.new_zeros(current.shape[0], current.shape[2], 1))[..., 0]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Error of a leaky readout of the hidden neurons against a target signal, with the recorded neurons clamped: input to a task.
+
+    zbar_t = kappa zbar_{t-1} + omega z_t,    y_t = W zbar_t + b,    kappa = exp(-dt / tau_out)
+    squared: 1/2 sum_k (y_k - y*_k)^2;    cross_entropy: -sum_k y*_k log softmax(y)_k
+
+    averaged over trials and bins, each bin with its weight (Bellec et al. 2020, Nature Communications 11:3625). Parameters: weight
+    (n_out, n_hidden) and, with `bias`, bias (n_out,). Logged beside the term: "readout_nmse", summed squared error divided by that of
+    the target's mean, or "readout_error", the fraction of decisions that are wrong; a decision is the largest mean output over successive
+    bins of one target class.
+
+    error : "squared" or "cross_entropy" (targets then are 1 for the class and 0 elsewhere, all 0 where there is none)
+    target : name of the signal (n_bins, n_out)
+    target_weight : name of a signal (n_bins, 1) with the weight of each bin; "": 1, or 0 where a class is asked for and there is none
+    tau_out_ms : time constant of the readout
+    output_scaling : omega, "one_minus_decay" (1 - kappa) or "unit" (1)
+    bias : whether there is b, which starts at 0
+    weight_init : standard deviation of the initial weights times the root of n_hidden
+    """
+
+    name: ClassVar[str] = "readout"
+    needs: ClassVar[frozenset[str]] = frozenset({"chunk"})
+    error: str = "squared"
+    target: str = "target"
+    target_weight: str = ""
+    tau_out_ms: float = 20.0
+    output_scaling: str = "one_minus_decay"
+    bias: bool = True
+    weight_init: float = 1.0
+
+    def __post_init__(self) -> None:
+        problems = Problems(f"loss {self.name!r}")
+        for name, value, known in (("error", self.error, ERRORS), ("output_scaling", self.output_scaling, SCALINGS)):
+            if value not in known:
+                problems.add(f"{name}={value!r} is unknown{did_you_mean(value, known)} Known: {', '.join(known)}.")
+        if not self.tau_out_ms > 0:
+            problems.add(f"tau_out_ms={self.tau_out_ms} must be positive.")
+        if not self.weight_init >= 0:
+            problems.add(f"weight_init={self.weight_init} must not be negative.")
+        problems.raise_if_any()
+
+    def decay(self, dt_ms: float) -> float:
+        """Return kappa."""
+        return float(np.exp(-dt_ms / self.tau_out_ms))
+
+    def gain(self, dt_ms: float) -> float:
+        """Return omega."""
+        return 1.0 - self.decay(dt_ms) if self.output_scaling == "one_minus_decay" else 1.0
+
+    def check(self, binned: BinnedSpikes, model: Any) -> None:
+        """Raise where there is no target, nothing to read from, or the target drives the network."""
+        info = binned.info()
+        if self.target in info.signals and hasattr(model, "inputs") and self.target in model.inputs(info):
+            raise InvalidInputError(
+                f"loss {self.name!r} compares with signal {self.target!r}, which is also an input of {model.name!r}. Set its `signals` to "
+                "those that are inputs, or to () for none."
+            )
+
+    def param_specs(self, model: Any, data: DataInfo) -> Mapping[str, ParamSpec]:
+        """Return weight and bias."""
+        n_hidden = getattr(model, "n_hidden", 0)
+        if not n_hidden or not hasattr(model, "clamped"):
+            raise InvalidInputError(
+                f"loss {self.name!r} reads hidden neurons, and {model.name!r} has none. Use model='spiking-network' with n_hidden."
+            )
+        for name in filter(None, (self.target, self.target_weight)):
+            if name not in data.signals:
+                raise InvalidInputError(
+                    f"loss {self.name!r} compares with signal {name!r}{did_you_mean(name, data.signals)} The recording has: "
+                    f"{', '.join(data.signals) or 'none'}."
+                )
+        n_out = int(data.signals[self.target])
+        scale = self.weight_init / np.sqrt(n_hidden)
+
+        def initial(stream: Stream) -> np.ndarray:
+            return scale * stream.numpy().standard_normal((n_out, n_hidden))
+
+        specs = {"weight": ParamSpec((n_out, n_hidden), "1", init=initial, axes=("output", "neuron"), symbol="W_out")}
+        if self.bias:
+            specs["bias"] = ParamSpec((n_out,), "1", axes=("output",), symbol="b_out")
+        return specs
+
+    def __call__(self, context: LossContext) -> LossTerms:
+        """Return {"readout": mean error per trial and bin}.
+
+        Raises
+        ------
+        InvalidInputError
+            If the chunk is not the whole of its trials: a readout has to see a trial from its beginning.
+        """
+        chunk = context.chunk
+        if not chunk.is_first or int(np.max(context.data.bins_per_trial)) > chunk.n_bins:
+            raise InvalidInputError(
+                f"loss {self.name!r} reads whole trials, and chunks have {chunk.n_bins} bins. Set n_bins of [batch] to at least "
+                f"{int(np.max(context.data.bins_per_trial))}."
+            )
+        output = self.outputs(context)
+        target = torch.as_tensor(chunk.signal_values[self.target], dtype=output.dtype, device=output.device)
+        weight = self._bin_weight(context, target)
+        total = weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
+        if self.error == "squared":
+            per_bin = 0.5 * (output - target).square().sum(-1)
+            context.metrics[f"{self.name}_nmse"] = _nmse(output.detach(), target, weight)
+        else:
+            per_bin = -(target * torch.log_softmax(output, dim=-1)).sum(-1)
+            context.metrics[f"{self.name}_error"] = _wrong_decisions(output.detach(), target, weight)
+        return {self.name: (weight * per_bin).sum() / total}
+
+    def outputs(self, context: LossContext) -> torch.Tensor:
+        """Return y, (n_trials, n_bins, n_out)."""
+        own, spikes = context.own(self), context.clamped.latents["hidden_spikes"]
+        decay = spikes.new_full((1,), self.decay(context.chunk.dt_ms))
+        read = context.readout_by or leaky_readout
+        output = read(self.name, spikes, own["weight"], decay, self.gain(context.chunk.dt_ms))
+        return output + own["bias"] if self.bias else output
+
+    def _bin_weight(self, context: LossContext, target: torch.Tensor) -> torch.Tensor:
+        """Return the weight of each bin, (n_trials, n_bins), 0 outside the mask."""
+        weight = context.chunk.mask.to(target.device).to(target.dtype)
+        if self.error == "cross_entropy":
+            weight = weight * target.sum(-1)
+        if self.target_weight:
+            given = torch.as_tensor(context.chunk.signal_values[self.target_weight], dtype=target.dtype, device=target.device)
+            weight = weight * given[..., 0]
+        return weight
+
+
+def _nmse(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> float:
+    """Return the summed squared error divided by that of each channel's mean; NaN for a constant target."""
+    weight = weight.unsqueeze(-1)
+    mean = (weight * target).sum((0, 1)) / weight.sum((0, 1))
+    return float((weight * (output - target).square()).sum() / (weight * (target - mean).square()).sum())
+
+
+def _wrong_decisions(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> float:
+    """Return the fraction of decisions that are wrong, one decision per run of successive bins that ask for one class."""
+    label = torch.where(weight > 0, target.argmax(-1), -1)  # (n_trials, n_bins)
+    is_new = torch.ones_like(label, dtype=torch.bool)
+    is_new[:, 1:] = label[:, 1:] != label[:, :-1]
+    run = torch.cumsum(is_new.flatten(), 0) - 1
+    summed = output.new_zeros(int(run[-1]) + 1, output.shape[-1]).index_add_(0, run, (weight.unsqueeze(-1) * output).flatten(0, 1))
+    wanted = label.flatten()[is_new.flatten()]
+    is_asked = wanted >= 0
+    return float((summed.argmax(-1) != wanted)[is_asked].float().mean()) if bool(is_asked.any()) else float("nan")

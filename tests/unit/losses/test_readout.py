@@ -1,0 +1,197 @@
+"""Readouts against scipy's filter and hand counts, their parameters in a fit, and what a rule may put in their place."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import signal, special
+
+import fitspike
+from fitspike.errors import InvalidInputError, PluginError
+from fitspike.losses.base import LossContext
+from fitspike.losses.likelihood import NegativeLogLikelihood
+from fitspike.losses.rate_regulariser import RateRegulariser
+from fitspike.losses.readout import Readout, leaky_readout
+from fitspike.losses.total import all_specs, weighted_terms
+from fitspike.models.spiking_network import SpikingNetwork
+from fitspike.neurons.lif import EscapeLIF
+from fitspike.params import ParamSpec, initial_params, to_tensors
+from fitspike.recording.recording import Recording, Signal
+from fitspike.results.result import FitResult
+from fitspike.rng import Stream
+
+N_TRIALS, N_BINS, N_IN, N_HIDDEN = 3, 40, 4, 5
+NETWORK = SpikingNetwork(neuron=EscapeLIF(), n_hidden=N_HIDDEN, signals=(), coupling_ms=1.0, coupling_init=20.0)
+
+
+@pytest.fixture
+def task():
+    rng = np.random.default_rng(0)
+    counts = (rng.random((N_TRIALS, N_BINS, N_IN)) < 0.3).astype(int)
+    filtered = signal.lfilter([0.2], [1, -0.8], counts[..., :2] - 0.3, axis=1)  # of the first two inputs, what a network can learn
+    target = Signal(filtered.reshape(-1, 2), 1000.0)
+    weight = Signal((rng.random((N_TRIALS * N_BINS, 1)) < 0.5).astype(float), 1000.0)
+    return Recording.from_counts(counts, dt_ms=1.0, signals={"target": target, "when": weight})
+
+
+def context_of(loss, task, model=NETWORK, **how):
+    binned = task.bin()
+    specs = all_specs(model, {loss.name: (loss, 1.0)}, binned.info())
+    params = {name: value.requires_grad_() for name, value in to_tensors(initial_params(specs, Stream(0, "init"))).items()}
+    return LossContext(model, params, binned.chunk(range(N_TRIALS), 0, N_BINS), binned.info(), Stream(0, "x"), **how)
+
+
+def test_readout_is_scipys_filter_of_the_hidden_spikes(task):
+    loss = Readout(tau_out_ms=7.0)
+    context = context_of(loss, task)
+    context.own(loss)["bias"].data += torch.tensor([0.3, -0.2], dtype=torch.float64)
+    spikes = context.clamped.latents["hidden_spikes"].detach().numpy()
+    assert 0.02 < spikes.mean() < 0.98
+    kappa = np.exp(-1 / 7.0)
+    filtered = signal.lfilter([1 - kappa], [1, -kappa], spikes, axis=1)
+    expected = filtered @ context.own(loss)["weight"].detach().numpy().T + [0.3, -0.2]
+    np.testing.assert_allclose(loss.outputs(context).detach().numpy(), expected, rtol=1e-12, atol=1e-14)
+    unit = replace(loss, output_scaling="unit", bias=False).outputs(context)
+    np.testing.assert_allclose(unit.detach().numpy(), (expected - [0.3, -0.2]) / (1 - kappa), rtol=1e-12, atol=1e-13)
+
+
+def test_squared_error_is_the_weighted_mean_over_trials_and_bins(task):
+    loss = Readout(target_weight="when")
+    context = context_of(loss, task)
+    value = loss(context)["readout"].item()
+    error = (loss.outputs(context) - torch.as_tensor(context.chunk.signal_values["target"])).detach().numpy()
+    target = context.chunk.signal_values["target"]
+    asked = context.chunk.signal_values["when"][..., 0] > 0
+    assert 0 < asked.sum() < asked.size
+    np.testing.assert_allclose(value, 0.5 * (error[asked] ** 2).sum(-1).mean(), rtol=1e-12)
+    around = target[asked] - target[asked].mean(0)
+    np.testing.assert_allclose(context.metrics["readout_nmse"], (error[asked] ** 2).sum() / (around**2).sum(), rtol=1e-12)
+
+
+def test_cross_entropy_and_decisions_equal_a_count_by_hand(task):
+    """Two decisions in the first trial (class 0 in bins 3 to 5, class 1 in bins 6 to 8), none in the second, one in the third."""
+    label = np.zeros((N_TRIALS, N_BINS, 2))
+    label[0, 3:6, 0] = label[0, 6:9, 1] = label[2, :4, 1] = 1.0
+    task = task.attach(signals={"target": Signal(label.reshape(-1, 2), 1000.0)})
+    output = torch.zeros(N_TRIALS, N_BINS, 2, dtype=torch.float64)
+    output[0, 3:6, 0] = torch.tensor([-1.0, -1.0, 5.0])  # mean 1: right, though two of three bins are wrong
+    output[0, 6:9, 1] = torch.tensor([1.0, 1.0, -5.0])  # mean -1: wrong
+    output[2, :4, 1] = 1.0  # right
+    loss = Readout(error="cross_entropy", bias=False)
+    context = context_of(loss, task, readout_by=lambda name, spikes, weight, decay, gain: output)
+    value = loss(context)["readout"].item()
+    log_prob = special.log_softmax(output.numpy(), axis=-1)
+    np.testing.assert_allclose(value, -(label * log_prob).sum() / 10, rtol=1e-12)
+    assert context.metrics["readout_error"] == pytest.approx(1 / 3)
+
+
+def test_rate_regulariser_is_the_sum_of_squared_rates_above_target(task):
+    loss = RateRegulariser(rate_hz=20.0)
+    context = context_of(loss, task)
+    value = loss(context)["rate_regulariser"].item()
+    rate = context.clamped.latents["hidden_spikes"].detach().numpy().mean((0, 1))
+    np.testing.assert_allclose(value, ((rate - 0.02) ** 2).sum(), rtol=1e-12)
+    assert context.metrics["hidden_rate_hz"] == pytest.approx(1000 * rate.mean())
+
+
+def test_rule_can_replace_the_readouts_backward_product(task):
+    """Outputs with the readout's weights and a gradient to the spikes through others: feedback alignment."""
+    feedback = torch.as_tensor(np.random.default_rng(1).normal(size=(2, N_HIDDEN)))
+
+    def aligned(name, spikes, weight, decay, gain):
+        through, exact = leaky_readout(name, spikes, feedback, decay, gain), leaky_readout(name, spikes.detach(), weight, decay, gain)
+        return exact + through - through.detach()
+
+    loss = Readout()
+    by_feedback, with_feedback = context_of(loss, task, readout_by=aligned), context_of(loss, task)
+    gradients = []
+    for context in (by_feedback, with_feedback):
+        spikes = context.clamped.latents["hidden_spikes"]
+        if context is with_feedback:  # the same with the feedback as weights, around the outputs of the true weights
+            error = loss.outputs(by_feedback).detach() - torch.as_tensor(context.chunk.signal_values["target"])
+            output = leaky_readout("readout", spikes, feedback, spikes.new_full((1,), loss.decay(1.0)), loss.gain(1.0))
+            value = (output * error).sum(-1).mean()
+        else:
+            value = loss(context)["readout"]
+        gradients.append(torch.autograd.grad(value, context.params["coupling"], retain_graph=True)[0])
+    assert float(gradients[0].abs().max()) > 0
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-10, atol=1e-14)
+
+
+def test_likelihood_and_readout_share_one_clamped_run(task):
+    losses = {"nll": (NegativeLogLikelihood(), 1.0), "readout": (Readout(), 2.0)}
+    context = context_of(losses["readout"][0], task)
+    terms, metrics = weighted_terms(losses, context)
+    alone, carry = context.model.log_likelihood(context.params, context.chunk, None, Stream(0, "x"))
+    np.testing.assert_allclose(terms["nll"].item(), -alone.sum().item() / (N_TRIALS * N_BINS * N_IN), rtol=1e-12)
+    assert metrics["readout_nmse"] > 0 and metrics["loss"] == pytest.approx(sum(term.item() for term in terms.values()))
+    assert torch.equal(context.new_carry.units.spikes, carry.units.spikes)
+
+
+def fit(task, out=None, loss=None, **options):
+    quiet = {"progress": "off", "threads": 1, "report": False, "simulation": {"max_seconds": 0.1}, "split": "none"}
+    how = quiet | {"stop": {"max_steps": 60, "log_every": 5}, "optimiser": {"learning_rate": 0.05, "precision": "float64"}} | options
+    return fitspike.fit(task, NETWORK, loss=loss or {"readout": 1.0, "rate_regulariser": 0.1}, out=out, **how)
+
+
+def test_fit_trains_and_stores_the_readouts_parameters(task, tmp_path):
+    result = fit(task, tmp_path / "run")
+    assert result.params["readout/weight"].shape == (2, N_HIDDEN) and result.params["readout/bias"].shape == (2,)
+    first, last = result.history[0], result.history[-1]
+    assert last["readout_nmse"] < 0.8 * first["readout_nmse"] and "hidden_rate_hz" in last
+    loaded = FitResult.load(tmp_path / "run")
+    np.testing.assert_array_equal(loaded.params["readout/weight"], result.params["readout/weight"])
+    assert loaded.specs["readout/weight"].axes == ("output", "neuron")
+
+
+def test_fit_with_a_readout_resumes_bit_for_bit(task, tmp_path):
+    whole = fit(task, tmp_path / "whole")
+    with pytest.raises(KeyError):
+        fit(task, tmp_path / "run", stop={"max_steps": 60, "log_every": 5, "checkpoint_s": 0}, callbacks=[fail_at(20)])
+    resumed = fit(task, tmp_path / "run", stop={"max_steps": 60, "log_every": 5, "checkpoint_s": 0}, resume=True)
+    for name, value in whole.params.items():
+        np.testing.assert_array_equal(resumed.params[name], value, err_msg=name)
+
+
+def fail_at(wanted):
+    def callback(step, metrics):
+        if step == wanted:
+            raise KeyError("stands for a crash")
+
+    return callback
+
+
+def test_deterministic_network_is_fitted_and_not_scored_by_likelihood(task):
+    model = replace(NETWORK, emission="threshold", pseudo_derivative="triangle", dampening=0.3)
+    quiet = {"progress": "off", "threads": 1, "report": False, "simulation": {"max_seconds": 0}, "split": "trial:every=3"}
+    result = fitspike.fit(task, model, loss={"readout": 1.0}, stop={"max_steps": 3}, **quiet)
+    assert result.scores == {} and any("no likelihood" in note for note in result.notes)
+    with pytest.raises(InvalidInputError, match="deterministic"):
+        fitspike.fit(task, model, loss="nll", stop={"max_steps": 3}, **quiet)
+
+
+def test_refusals_say_what_to_do(task):
+    cases = [
+        (replace(NETWORK, n_hidden=0), task, Readout(), "has none. Use"),
+        (replace(NETWORK, signals="all"), task, Readout(), "Set its `signals`"),
+        (NETWORK, task, Readout(target="targets"), "did you mean 'target'"),
+        (NETWORK, task, Readout(target_weight="then"), "did you mean 'when'"),
+    ]
+    for model, data, loss, text in cases:
+        with pytest.raises(InvalidInputError, match=text):
+            fitspike.fit(data, model, loss={"readout": (loss, 1.0)}, split="none", progress="off")
+    with pytest.raises(InvalidInputError, match="Set n_bins of .batch. to at least 40"):
+        fit(task, batch={"n_bins": 20})
+    for wrong in ({"error": "square"}, {"tau_out_ms": 0.0}, {"output_scaling": "one"}, {"weight_init": -1.0}):
+        with pytest.raises(InvalidInputError, match=next(iter(wrong))):
+            Readout(**wrong)
+
+
+def test_loss_may_not_bring_a_parameter_twice_or_with_a_slash(task):
+    class Slash(Readout):
+        def param_specs(self, model, data):
+            return {"a/b": ParamSpec((1,), "1")}
+
+    with pytest.raises(PluginError, match="without a slash"):
+        all_specs(NETWORK, {"readout": (Slash(), 1.0)}, task.bin().info())
