@@ -15,6 +15,7 @@ from fitspike.errors import FitspikeError, InvalidInputError, Problems
 from fitspike.fitting.machine import check_backend, check_device
 from fitspike.fitting.request import Request
 from fitspike.fitting.resolve import Components, check_rule, resolve, with_emission
+from fitspike.learning.base import HasPlanCheck, TrainingPlan
 from fitspike.losses.base import HasCheck
 from fitspike.losses.total import all_specs
 from fitspike.params import ParamSpec, initial_params
@@ -79,9 +80,23 @@ def prepare(request: Request) -> Prepared:
     for loss, _ in components.losses.values():
         if isinstance(loss, HasCheck):
             problems.attempt(loss.check, data.train, components.model)
+    if specs is not None and components.rule is not None:
+        _check_transforms(components, specs, request, problems)
     problems.raise_if_any()
     test = None if data.test is None else described.renumber(data.test)
     return Prepared(data.recording, data.train, test, data.parts.held_out_neurons, components, described, specs, init, data.notes)
+
+
+def _check_transforms(components: Components, specs: Mapping[str, ParamSpec], request: Request, problems: _Collector) -> None:
+    """Add to `problems` what update transforms have to say about the training."""
+    from fitspike.learning.trainer import DEFAULT_MAX_STEPS
+
+    config = request.config
+    max_steps = config.stop.max_steps or DEFAULT_MAX_STEPS
+    plan = TrainingPlan(specs, components.losses, config.optimiser.name.lower(), max_steps, config.stop.patience)
+    for transform in components.transforms:
+        if isinstance(transform, HasPlanCheck):
+            problems.attempt(transform.check, plan)
 
 
 def raise_with_others(error: ConfigError, request: Request) -> NoReturn:

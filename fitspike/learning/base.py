@@ -14,6 +14,7 @@ from fitspike.types import Carry, State
 if TYPE_CHECKING:
     import torch
 
+    from fitspike.learning.optimisers import OptimiserSlots
     from fitspike.models.base import DataInfo, Model
     from fitspike.recording.binned import SpikeChunk
 
@@ -71,22 +72,73 @@ class LearningRule(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How a fit is going to be trained, for the checks of update transforms before anything is computed.
+
+    losses : name -> (loss, weight). optimiser : its name, in small letters. patience : log points without improvement that end training
+    early, 0 for never.
+    """
+
+    specs: Mapping[str, ParamSpec]
+    losses: Mapping[str, tuple[Any, float]]
+    optimiser: str
+    max_steps: int
+    patience: int
+
+
+@dataclass(frozen=True)
+class UpdateStep:
+    """One step of training as an update transform sees it.
+
+    step : its number, 0 for the first, of at most `n_steps`. learning_rate : the optimiser's in this step. signals : of the chunk that the
+    step saw. rng : the step's own stream. slots : the optimiser's memory of each entry.
+    """
+
+    step: int
+    n_steps: int
+    learning_rate: float
+    signals: Mapping[str, torch.Tensor]
+    rng: Stream
+    slots: OptimiserSlots
+
+
 @runtime_checkable
 class UpdateTransform(Protocol):
-    """Acts after the optimiser: freezing, clipping, rewiring, availability."""
+    """Acts after the optimiser: freezing, clipping, rewiring, availability.
+
+    Optional: `check(plan)` raises an InvalidInputError, before anything is computed, where the transform cannot serve that training;
+    `reparametrise(specs)` returns the specs with other constraints on parameters that the transform keeps within bounds itself.
+    """
 
     name: str
     citation: Citation
 
-    def init(self, specs: Mapping[str, ParamSpec], raw: RawParams, rng: Stream) -> State:
-        """Return the transform's state."""
+    def init(self, specs: Mapping[str, ParamSpec], raw: RawParams, rng: Stream) -> tuple[RawParams, State]:
+        """Return the raw parameters to begin with and the transform's state, a nest of tensors. `specs` are the model's own."""
         ...
 
-    def apply(
-        self, state: State, raw: RawParams, update: RawParams, signals: Mapping[str, torch.Tensor], rng: Stream
-    ) -> tuple[RawParams, State]:
+    def apply(self, state: State, raw: RawParams, update: RawParams, step: UpdateStep) -> tuple[RawParams, State]:
         """Return the raw parameters after the step and the new state.
 
-        `raw` is before the step, `update` what the optimiser proposes to add.
+        `raw` is before the step, `update` what the optimiser proposes to add. Fixed parameters may be changed too.
         """
+        ...
+
+
+@runtime_checkable
+class HasPlanCheck(Protocol):
+    """An update transform that can tell whether it makes sense for a training."""
+
+    def check(self, plan: TrainingPlan) -> None:
+        """Raise an InvalidInputError that says why this training would fail and what to do."""
+        ...
+
+
+@runtime_checkable
+class HasReparametrisation(Protocol):
+    """An update transform that takes over the constraint of some parameters, such as signs, because it needs values on the boundary."""
+
+    def reparametrise(self, specs: Mapping[str, ParamSpec]) -> Mapping[str, ParamSpec]:
+        """Return the specs by which values are mapped to raw ones in training; names and shapes stay."""
         ...

@@ -77,3 +77,24 @@ def load_optimiser(optimiser: torch.optim.Optimizer, names: list[str], arrays: M
         name, _, key = path.rpartition("/")
         state.setdefault(names.index(name), {})[key] = torch.as_tensor(np.array(value))
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+class OptimiserSlots:
+    """What an optimiser remembers of each entry of a parameter: momenta, mean squares. Update transforms read and set it."""
+
+    def __init__(self, optimiser: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._optimiser, self._tensors = optimiser, tensors
+
+    def get(self, parameter: str) -> dict[str, torch.Tensor]:
+        """Return copies of the slots of a parameter, each of its shape, by the optimiser's names ("exp_avg", "momentum_buffer", ...)."""
+        return {key: value.detach().clone() for key, value in self._of(parameter).items()}
+
+    def set(self, parameter: str, key: str, value: torch.Tensor) -> None:
+        """Put a value into a slot of a parameter."""
+        with torch.no_grad():
+            self._of(parameter)[key].copy_(value)
+
+    def _of(self, parameter: str) -> dict[str, torch.Tensor]:
+        tensor = self._tensors[parameter]
+        state = self._optimiser.state.get(tensor, {})
+        return {key: value for key, value in state.items() if isinstance(value, torch.Tensor) and value.shape == tensor.shape}

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from fitspike.errors import InvalidInputError, counted
-from fitspike.learning.base import Batch, LearningRule, RawParams, UpdateTransform
+from fitspike.learning.base import Batch, HasReparametrisation, LearningRule, RawParams, UpdateStep, UpdateTransform
 from fitspike.learning.batches import cut_long_trials, ordered_chunks
 from fitspike.learning.checkpoint import Training, copy_raw, restore
 from fitspike.learning.checkpoint import to_arrays as to_checkpoint
-from fitspike.learning.optimisers import learning_rate_at, make_optimiser
+from fitspike.learning.optimisers import OptimiserSlots, learning_rate_at, make_optimiser
 from fitspike.learning.stopping import LARGEST, StopRule, Watch, diverged, limit_reached
 from fitspike.losses.total import WeightedLosses, record_all
 from fitspike.models.base import Model, SolverContext, SolverReport
@@ -123,8 +123,12 @@ class _Run:
     ) -> None:
         if context.backend != "auto" and is_dataclass(model) and getattr(model, "backend", None) == "auto":
             model = replace(model, backend=context.backend)
-        self.model, self.specs, self.settings, self.context = model, specs, settings, context
+        self.model, self.own_specs, self.settings, self.context = model, specs, settings, context
         self.transforms = tuple(transforms)
+        for transform in self.transforms:
+            if isinstance(transform, HasReparametrisation):
+                specs = transform.reparametrise(specs)
+        self.specs = specs
         self.stop = StopRule(context.max_steps or DEFAULT_MAX_STEPS, context.deadline_s, settings.patience, settings.min_improvement)
         self.n_bins = settings.n_bins or min(DEFAULT_MAX_BINS, max(1, int(binned.bins_per_trial.max(initial=1))))
         self.validation = None
@@ -148,8 +152,12 @@ class _Run:
         raw = to_raw(self.specs, self._initial(binned), getattr(torch, settings.precision), settings.device)
         tensors = [raw[name] for name in self.trained]
         optimiser = make_optimiser(settings.optimiser, tensors, settings.learning_rate, settings.optimiser_options)
-        stream = context.stream.child("transforms")
-        states = [transform.init(self.specs, raw, stream.child(f"{i}/init")) for i, transform in enumerate(self.transforms)]
+        states, begin = [], copy_raw(raw)
+        for i, transform in enumerate(self.transforms):
+            changed, state = transform.init(self.own_specs, begin, context.stream.child(f"transforms/{i}/init"))
+            begin = {**begin, **changed}
+            states.append(state)
+        _put(raw, begin)
         window = 1 if self.validation is not None else max(1, settings.patience)
         training = Training(raw, optimiser, states, watch=Watch(window))
         if context.resume is not None:
@@ -252,24 +260,22 @@ class _Run:
         training.optimiser.step()
         training.optimiser.zero_grad()
         if self.transforms:
-            self._transform(before, chunk, rng)
+            self._transform(before, chunk, rate, rng)
         n_bad = sum(int((~torch.isfinite(training.raw[name])).sum()) for name in self.trained)
         training.carry = batch.new_carry
         return {**metrics, "learning_rate": rate, **({"parameters": math.nan} if n_bad else {})}
 
-    def _transform(self, before: RawParams, chunk: SpikeChunk, rng: Stream) -> None:
+    def _transform(self, before: RawParams, chunk: SpikeChunk, rate: float, rng: Stream) -> None:
         """Let the update transforms decide what becomes of the optimiser's step."""
         training = self.training
         after = copy_raw(training.raw)
+        slots = OptimiserSlots(training.optimiser, {name: training.raw[name] for name in self.trained})
         for i, transform in enumerate(self.transforms):
             update = {name: after[name] - before[name] for name in self.trained}
-            changed, training.transform_states[i] = transform.apply(
-                training.transform_states[i], before, update, chunk.signals, rng.child(f"transform/{i}")
-            )
+            step = UpdateStep(training.step, self.stop.max_steps, rate, chunk.signals, rng.child(f"transform/{i}"), slots)
+            changed, training.transform_states[i] = transform.apply(training.transform_states[i], before, update, step)
             after = {**after, **changed}
-        with torch.no_grad():
-            for name, value in after.items():
-                training.raw[name].copy_(value)
+        _put(training.raw, after)
 
     def _log_point(self) -> dict[str, float]:
         """Return the row of a log point, and note whether the watched loss improved."""
@@ -294,3 +300,10 @@ class _Run:
             total -= float(log_likelihood.sum())
             n_scored += int(chunk.mask_numpy.sum()) * chunk.n_neurons
         return total / max(1, n_scored)
+
+
+def _put(raw: RawParams, values: RawParams) -> None:
+    """Put values into raw parameters, which stay the tensors that the optimiser knows."""
+    with torch.no_grad():
+        for name, value in values.items():
+            raw[name].copy_(value)

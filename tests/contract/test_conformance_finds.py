@@ -374,35 +374,75 @@ class Plain:
     citation = Citation("nobody, nowhere")
 
     def init(self, specs, raw, rng):
-        return {"steps": torch.zeros(())}
+        return raw, {"steps": torch.zeros(())}
 
-    def apply(self, state, raw, update, signals, rng):
+    def apply(self, state, raw, update, step):
         return {name: value + update[name] if name in update else value for name, value in raw.items()}, {"steps": state["steps"] + 1}
 
 
 class UpdatesInPlace(Plain):
-    def apply(self, state, raw, update, signals, rng):
+    def apply(self, state, raw, update, step):
         for name, value in update.items():
             raw[name].add_(value)
         return raw, state
 
 
 class LosesParameters(Plain):
-    def apply(self, state, raw, update, signals, rng):
+    def apply(self, state, raw, update, step):
         return {name: raw[name] + value for name, value in update.items()}, state
 
 
 class AddsGlobalNoise(Plain):
-    def apply(self, state, raw, update, signals, rng):
-        after, state = super().apply(state, raw, update, signals, rng)
+    def apply(self, state, raw, update, step):
+        after, state = super().apply(state, raw, update, step)
         return {name: value + torch.rand(value.shape) for name, value in after.items()}, state
 
 
+class BeginsInPlace(Plain):
+    def init(self, specs, raw, rng):
+        raw["coupling"].zero_()
+        return super().init(specs, raw, rng)
+
+
+class ForgetsToReturnParameters(Plain):
+    def init(self, specs, raw, rng):
+        return {"steps": torch.zeros(())}
+
+
+class CountsOutsideItsState(Plain):
+    def init(self, specs, raw, rng):
+        object.__setattr__(self, "n_steps", 0)
+        return raw, ()
+
+    def apply(self, state, raw, update, step):
+        object.__setattr__(self, "n_steps", self.n_steps + 1)
+        return {name: value + update[name] / self.n_steps if name in update else value for name, value in raw.items()}, state
+
+
+class DropsSpecs(Plain):
+    def reparametrise(self, specs):
+        return {name: spec for name, spec in specs.items() if name != "coupling"}
+
+
+class FreesFixedParameters(Plain):
+    def reparametrise(self, specs):
+        return {name: replace(spec, trainable=True) for name, spec in specs.items()}
+
+
 def test_sound_update_transform_conforms():
-    assert "parameters after a step" in check_update_transform(Plain).passed
+    assert "resumed run" in check_update_transform(Plain).passed
 
 
-TRANSFORMS = {UpdatesInPlace: "no side effects", LosesParameters: "parameters after a step", AddsGlobalNoise: "equal calls"}
+TRANSFORMS = {
+    UpdatesInPlace: "no side effects",
+    BeginsInPlace: "no side effects",
+    LosesParameters: "parameters after a step",
+    ForgetsToReturnParameters: "parameters after a step",
+    AddsGlobalNoise: "equal calls",
+    CountsOutsideItsState: "resumed run",
+    DropsSpecs: "constraints taken over",
+    FreesFixedParameters: "constraints taken over",
+}
 
 
 @pytest.mark.parametrize(("transform", "check"), TRANSFORMS.items(), ids=lambda x: getattr(x, "__name__", None))

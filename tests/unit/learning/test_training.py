@@ -164,9 +164,9 @@ class Halve:
     name, citation = "halve", None
 
     def init(self, specs, raw, rng):
-        return {"n": torch.zeros(())}
+        return raw, {"n": torch.zeros(())}
 
-    def apply(self, state, raw, update, signals, rng):
+    def apply(self, state, raw, update, step):
         return {name: raw[name] + 0.5 * value for name, value in update.items()}, {"n": state["n"] + 1}
 
 
@@ -176,11 +176,11 @@ class Noise:
     name, citation = "noise", None
 
     def init(self, specs, raw, rng):
-        return [torch.zeros(())]
+        return raw, [torch.zeros(())]
 
-    def apply(self, state, raw, update, signals, rng):
+    def apply(self, state, raw, update, step):
         scale = 1e-3 * (state[0] + 1)
-        noise = torch.as_tensor(rng.numpy().standard_normal(raw["bias"].shape), dtype=raw["bias"].dtype)
+        noise = torch.as_tensor(step.rng.numpy().standard_normal(raw["bias"].shape), dtype=raw["bias"].dtype)
         return {name: raw[name] + value + (scale * noise if name == "bias" else 0) for name, value in update.items()}, [state[0] + 1]
 
 
