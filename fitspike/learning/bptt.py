@@ -14,7 +14,7 @@ from fitspike.errors import InvalidInputError
 from fitspike.learning.base import Batch, RawParams, StepMetrics
 from fitspike.learning.free_runs import run_free
 from fitspike.learning.nest import detach
-from fitspike.losses.base import LossContext
+from fitspike.losses.base import LossContext, ReadoutProduct
 from fitspike.losses.total import WeightedLosses, check_losses, weighted_terms
 from fitspike.models.base import HasLatents
 from fitspike.params import ParamSpec, constrain
@@ -64,31 +64,44 @@ class BoundBPTT:
 
     def directions(self, raw: RawParams, batch: Batch) -> tuple[RawParams, StepMetrics]:
         """Return the gradient of the weighted losses per trainable raw parameter, and every loss term; sets the batch's new carry."""
-        params = constrain(self.specs, raw)
-        context = LossContext(
-            model=self.model,
-            params=params,
-            chunk=batch.chunk,
-            data=self.data,
-            rng=batch.rng,
-            carry=batch.carry,
-            recorded=batch.recorded,
-            run_free=lambda: run_free(
-                self.model,
-                params,
-                batch.chunk,
-                batch.carry,
-                batch.rng,
-                n_trials=batch.n_free_trials,
-                has_repeats=self.data.has_repeats,
-            ),
-        )
-        terms, metrics = weighted_terms(self.losses, context)
-        return gradients_of(terms, metrics, self.specs, raw, batch, context)
+        return differentiate(self.model, self.specs, self.losses, self.data, raw, batch)
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: back-propagation keeps no state between batches."""
         return {}
+
+
+def differentiate(
+    model: Model,
+    specs: Mapping[str, ParamSpec],
+    losses: WeightedLosses,
+    data: DataInfo,
+    raw: RawParams,
+    batch: Batch,
+    *,
+    readout_by: ReadoutProduct | None = None,
+) -> tuple[RawParams, StepMetrics]:
+    """Return the gradient of the weighted losses per trainable raw parameter by automatic differentiation, and every loss term.
+
+    Sets the batch's new carry. A rule that puts something else in place of one piece of the gradient differentiates the rest with this:
+    `model` may be one whose units it drives itself (`HasUnits`), `readout_by` its own way from spikes to the outputs of a readout.
+    """
+    params = constrain(specs, raw)
+    context = LossContext(
+        model=model,
+        params=params,
+        chunk=batch.chunk,
+        data=data,
+        rng=batch.rng,
+        carry=batch.carry,
+        recorded=batch.recorded,
+        run_free=lambda: run_free(
+            model, params, batch.chunk, batch.carry, batch.rng, n_trials=batch.n_free_trials, has_repeats=data.has_repeats
+        ),
+        readout_by=readout_by,
+    )
+    terms, metrics = weighted_terms(losses, context)
+    return gradients_of(terms, metrics, specs, raw, batch, context)
 
 
 def check_can_learn(model: Model, specs: Mapping[str, ParamSpec], losses: WeightedLosses) -> None:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import torch
 
     from fitspike.models.connectivity import Connectivity
+    from fitspike.neurons.base import Emission, NeuronModel
     from fitspike.recording.binned import BinnedSpikes, SpikeChunk
+    from fitspike.rollout import Driven
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,24 @@ class HasClamped(Protocol):
 
         latents: "drive", (n_trials, n_bins, n_neurons), and with hidden units "hidden_spikes" and "hidden_drive".
         """
+        ...
+
+
+@runtime_checkable
+class HasUnits(Protocol):
+    """A model of neurons that reach one another through input currents alone, and whose units a learning rule can drive itself.
+
+    `neuron` is the neuron model of all units, the recorded neurons being the first of them.
+    """
+
+    neuron: NeuronModel
+
+    def emission_object(self) -> Emission:
+        """Return the emission of all units."""
+        ...
+
+    def driven_by(self, drive: Callable[..., Driven]) -> Model:
+        """Return this model with `drive` in place of `rollout`, with the same arguments, wherever it drives its units."""
         ...
 
 

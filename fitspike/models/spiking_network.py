@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -86,6 +86,7 @@ class SpikingNetwork:
         ),
     )
     emissions: ClassVar[tuple[str, ...]] = ("bernoulli", "poisson", "hazard", "threshold")
+    _drive: ClassVar[Callable[..., Driven]] = staticmethod(rollout)
 
     neuron: NeuronModel = field(default_factory=SRM)
     n_hidden: int = 0
@@ -144,6 +145,12 @@ class SpikingNetwork:
         name = self.emissions[0] if self.emission == "auto" else self.emission
         ceiling = {"highest_hz": self.highest_hz} if name == "poisson" else {}
         return get_emission(name, pseudo_derivative=self.pseudo_derivative, dampening=self.dampening, **ceiling)
+
+    def driven_by(self, drive: Callable[..., Driven]) -> SpikingNetwork:
+        """Return this network with `drive` in place of `fitspike.rollout.rollout`: same arguments, same result, gradients of its own."""
+        other = replace(self)
+        object.__setattr__(other, "_drive", drive)
+        return other
 
     def param_specs(self, data: DataInfo) -> Mapping[str, ParamSpec]:
         """Return the specs of all parameters; the units are the recorded neurons, then the hidden ones."""
@@ -221,7 +228,7 @@ class SpikingNetwork:
             )
         observed, observed_mask = _observed_units(observed, observed_mask, n_units)
         external, past_signals, trial_latents = self._external(params, context, carry, lambda: uniforms[:, 0, n_units:])
-        driven = rollout(
+        driven = self._drive(
             self.neuron,
             params,
             self.emission_object(),
@@ -313,7 +320,7 @@ class SpikingNetwork:
                 bins = range(chunk.first_bin, chunk.first_bin + chunk.n_bins)
                 uniforms = torch.as_tensor(stream.uniforms(chunk.trial, bins, n_units), device=like.device)
             observed, mask = _observed_units(spikes, None, n_units)
-            driven = rollout(
+            driven = self._drive(
                 self.neuron,
                 params,
                 emission,
@@ -335,7 +342,7 @@ class SpikingNetwork:
             external = external + recurrent
         else:
             past = None
-        driven = rollout(
+        driven = self._drive(
             self.neuron, params, emission, current=external, observed=spikes, carry=units, dt_ms=chunk.dt_ms, backend=self.backend
         )
         return driven, NetworkCarry(RolloutCarry(driven.carry.neuron, driven.carry.spikes, past), past_signals, trial_latents)

@@ -73,6 +73,20 @@ class HasLinearForm(Protocol):
 
 
 @runtime_checkable
+class HasSeparateReset(Protocol):
+    """A neuron model without a linear form that tells the reset from the other effects of a neuron's own spikes.
+
+    Learning rules that follow adaptation but cut the reset, such as e-prop, need to know which is which.
+    """
+
+    def step_with_reset(
+        self, params: Params, state: State, current: torch.Tensor, spikes: torch.Tensor, reset_spikes: torch.Tensor, dt_ms: float
+    ) -> tuple[State, torch.Tensor]:
+        """Return what `step` returns where both are its `spikes`; `reset_spikes` act on the reset alone, `spikes` on everything else."""
+        ...
+
+
+@runtime_checkable
 class Emission(Protocol):
     """A link and a distribution: what drive means for the spikes of one bin."""
 

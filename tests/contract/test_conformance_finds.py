@@ -165,6 +165,22 @@ def test_step_is_checked_although_the_kernel_would_run_the_linear_form(change):
     assert "linear form" in failed_checks(check_neuron_model, Differs())
 
 
+class HasNoReset(EscapeLIF):
+    def step_with_reset(self, params, state, current, spikes, reset_spikes, dt_ms):
+        return self.step(params, state, current, spikes, dt_ms)
+
+
+class ResetsTwice(EscapeLIF):
+    def step_with_reset(self, params, state, current, spikes, reset_spikes, dt_ms):
+        state, drive = self.step(params, state, current, reset_spikes, dt_ms)
+        return (state[0] - reset_spikes, state[1]), drive
+
+
+@pytest.mark.parametrize("neuron", [HasNoReset, ResetsTwice])
+def test_a_step_that_differs_with_its_reset_told_apart_is_found(neuron):
+    assert "reset apart from other effects of a spike" in failed_checks(check_neuron_model, neuron)
+
+
 def test_settings_that_cannot_be_pickled_are_found():
     @dataclass(frozen=True)
     class Local(EscapeLIF):
@@ -223,7 +239,13 @@ class MisstatesItsIntensity(SpikingNetwork):
         return 0.9 * expected, carry
 
 
+class DrivesItsUnitsItself(SpikingNetwork):
+    def driven_by(self, drive):
+        return self
+
+
 MODELS = {
+    DrivesItsUnitsItself: "units driven by somebody else",
     ForgetsTheMask: "likelihood of a mask",
     ForgetsTheCarry: "likelihood in chunks",
     MixesTrials: "no dependence between trials",

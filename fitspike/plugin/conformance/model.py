@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fitspike.errors import InvalidInputError
-from fitspike.models.base import HasConnectivity, HasIntensity, HasLatents, HasSolver, Model, Rollout, SolverContext, n_uniforms
+from fitspike.models.base import HasConnectivity, HasIntensity, HasLatents, HasSolver, HasUnits, Model, Rollout, SolverContext, n_uniforms
 from fitspike.neurons.emissions import get_emission
 from fitspike.params import ParamSpec, constrain, initial_params, to_raw, to_tensors
 from fitspike.plugin.conformance.report import Mismatch, NotChecked, Outcome, Report, expect, instance_of
@@ -19,6 +19,7 @@ from fitspike.plugin.kinds import KINDS
 from fitspike.recording.binned import BinnedSpikes, SpikeChunk
 from fitspike.recording.recording import Recording
 from fitspike.rng import Stream
+from fitspike.rollout import Driven, rollout
 from fitspike.types import Params
 
 _N = 3
@@ -61,6 +62,8 @@ def check_model(model: Any) -> Outcome:
         report.check("intensity", _check_intensity, model, params, data, needs=("likelihood",))
     if isinstance(model, HasConnectivity):
         report.check("connectivity", _check_connectivity, model, params, data, needs=("likelihood",))
+    if isinstance(model, HasUnits):
+        report.check("units driven by somebody else", _check_units, model, params, data, needs=("likelihood",))
     if isinstance(model, HasSolver):
         report.check("solver", _check_solver, model, specs, data, needs=("likelihood",))
     return report.outcome()
@@ -271,6 +274,28 @@ def _check_connectivity(model: Any, params: Params, data: BinnedSpikes) -> None:
     connectivity = model.connectivity(params, {})
     weight = np.asarray(connectivity.weight)
     expect(weight.shape[:2] == (_N, _N), f"connectivity.weight has shape {weight.shape}; expected [post, pre] or [post, pre, lag].")
+
+
+def _check_units(model: HasUnits, params: Params, data: BinnedSpikes) -> None:
+    chunk = data.chunk(range(_TRIALS), 0, _BINS)
+    runs: list[Driven] = []
+
+    def drive(*given: Any, **how: Any) -> Driven:
+        runs.append(rollout(*given, **how))
+        return replace(runs[-1], drive=runs[-1].drive + 1.0)
+
+    plain, _ = model.log_likelihood(params, chunk, None, _stream())
+    same, _ = model.driven_by(rollout).log_likelihood(params, chunk, None, _stream())
+    expect(torch.equal(plain, same), "driven_by(rollout) changes the likelihood. Hand the same arguments to `drive` as to rollout.")
+    other, _ = model.driven_by(drive).log_likelihood(params, chunk, None, _stream())
+    expect(bool(runs), "driven_by(drive) never calls `drive` for the likelihood.")
+    expect(not torch.equal(plain, other), "the likelihood does not depend on the drive that driven_by's function returns.")
+    n_runs = len(runs)
+    uniforms = torch.as_tensor(_stream().uniforms(_TRIALS, range(_BINS), n_uniforms(model, chunk.n_neurons)))
+    model.driven_by(drive).rollout(params, chunk, uniforms=uniforms)
+    expect(len(runs) > n_runs, "driven_by(drive) never calls `drive` for a free run.")
+    after, _ = model.log_likelihood(params, chunk, None, _stream())
+    expect(torch.equal(plain, after), "driven_by changes the model itself. Return another one.")
 
 
 def _check_solver(model: Any, specs: Mapping[str, ParamSpec], data: BinnedSpikes) -> None:

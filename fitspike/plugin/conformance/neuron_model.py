@@ -25,7 +25,8 @@ from fitspike.units import check_parameter_unit
 _DT_MS = 1.0
 _SIZES = ((1, 1), (1, 3), (3, 1), (3, 3))  # (n_trials, n_neurons)
 _N_BINS = 60
-_CURRENT_SCALES = (1.0, 3.0, 10.0, 30.0, 100.0, 0.1, 0.01)  # a neuron's unit of current is its own; try until it fires now and then
+# A neuron's unit of current is its own; try until it fires now and then.
+_CURRENT_SCALES = (1.0, 3.0, 10.0, 30.0, 100.0, 0.1, 0.01, 300.0, 1000.0)
 
 
 def check_neuron_model(neuron: Any) -> Outcome:
@@ -55,6 +56,8 @@ def check_neuron_model(neuron: Any) -> Outcome:
     report.check("chunks of a run", _check_chunks, neuron, needs=runs)
     if hasattr(neuron, "linear_form"):
         report.check("linear form", _check_linear_form, neuron, needs=runs)
+    if hasattr(neuron, "step_with_reset"):
+        report.check("reset apart from other effects of a spike", _check_separate_reset, neuron, needs=runs)
     if hasattr(neuron, "params_for_count"):
         report.check("parameters for a count", _check_params_for_count, neuron, needs=runs)
     return report.outcome()
@@ -302,6 +305,21 @@ def _check_chunks(neuron: NeuronModel) -> None:
             and torch.equal(torch.cat([part.drive for part in parts], dim=1), whole.drive),
             f"a run in chunks of {n_bins} bins differs from the run in one piece: something is kept outside the state.",
         )
+
+
+def _check_separate_reset(neuron: Any) -> None:
+    params, nothing = _params(neuron, 3), torch.zeros(2, 3, dtype=torch.float64)
+    state = neuron.init_state(params, 2)
+    for current, spikes in zip(_current(2, 5, 3).unbind(1), _spikes(2, 5, 3).unbind(1), strict=True):
+        both = neuron.step_with_reset(params, state, current, spikes, spikes, _DT_MS)
+        plain = neuron.step(params, state, current, spikes, _DT_MS)
+        same = all(torch.equal(a, b) for a, b in zip([*leaves(both[0]), both[1]], [*leaves(plain[0]), plain[1]], strict=True))
+        expect(same, "step_with_reset with the same spikes for both differs from step.")
+        state = plain[0]
+    ones = torch.ones_like(nothing)
+    full, without = (neuron.step_with_reset(params, state, nothing, ones, reset_spikes, _DT_MS)[0] for reset_spikes in (ones, nothing))
+    has_reset = any(not torch.equal(a, b) for a, b in zip(leaves(full), leaves(without), strict=True))
+    expect(has_reset, "reset_spikes change nothing in step_with_reset. Leave the method out if there is no reset.")
 
 
 def _check_params_for_count(neuron: Any) -> None:
