@@ -166,6 +166,7 @@ class RunConfig(Section):
     transforms: Annotated[tuple[ComponentField, ...], BeforeValidator(_as_tuple)] = Field(
         (), description="Update transforms, in the order in which they act."
     )
+    init: str | None = Field(None, description="Folder of a run whose fitted parameters the fit starts from; default: the model's own.")
     dt_ms: float | None = Field(None, gt=0, description="Bin width, ms; default: the recording's native bins, else 1 ms.")
     one_per_bin: bool = Field(False, description="Count several spikes of a neuron in a bin as one, for emissions that know no more.")
     emission: str = Field("auto", description='"bernoulli", "poisson", or "auto": Poisson where bins hold several spikes.')

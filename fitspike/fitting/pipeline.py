@@ -48,7 +48,7 @@ def fit(
     emission: str = "auto",
     select: Mapping[str, Any] | None = None,
     split: Any = None,
-    init: ParamArrays | None = None,
+    init: ParamArrays | str | Path | None = None,
     selection: bool = True,
     batch: Mapping[str, Any] | None = None,
     optimiser: Mapping[str, Any] | None = None,
@@ -82,7 +82,7 @@ def fit(
     emission : "bernoulli", "poisson" or "auto" (Poisson where bins hold several spikes)
     select : arguments of `Recording.select`, such as {"where": "contamination < 0.05"}
     split : SplitSettings or a text such as "time:0.2", "trial:every=5,offset=4", "none"
-    init : initial constrained parameters by name
+    init : initial constrained parameters by name, or the folder of a run whose parameters these are
     selection : whether model settings left at "auto" are chosen on blocked folds of the training data
     batch, optimiser, stop, score, simulation : tables of the configuration, see docs/config.md
     report : draw figures and report.html into the run folder
@@ -112,6 +112,7 @@ def fit(
         select=select,
         split=split,
         sections={
+            "init": str(init) if isinstance(init, str | Path) else None,
             "dt_ms": dt_ms,
             "one_per_bin": one_per_bin,
             "emission": emission,
@@ -129,11 +130,12 @@ def fit(
         },
     )
     folder = None if out is None else Path(out)
+    params = None if isinstance(init, str | Path) else init
     try:
         config = parse_config(values, "arguments of fit")
     except ConfigError as error:
-        raise_with_others(error, Request(error.rest, objects, init, folder, resume))
-    request = Request(config, objects, init, folder, resume, progress, tuple(callbacks))
+        raise_with_others(error, Request(error.rest, objects, params, folder, resume))
+    request = Request(config, objects, params, folder, resume, progress, tuple(callbacks))
     return run_fit(request, raise_on_failure=raise_on_failure)
 
 

@@ -23,10 +23,11 @@ from fitspike.recording.binned import BinnedSpikes
 from fitspike.recording.checks import DataReport
 from fitspike.recording.recording import Recording
 from fitspike.recording.split import Split, SplitSettings, parse_split, split
-from fitspike.results.result import is_binary
+from fitspike.results.result import FitResult, is_binary
 from fitspike.results.run_dir import RunFolder
 from fitspike.results.training_data import TrainingData
 from fitspike.rng import Stream
+from fitspike.types import ParamArrays
 from fitspike.units import bin_width_ns
 
 
@@ -73,8 +74,9 @@ def prepare(request: Request) -> Prepared:
     described = TrainingData.of(data.train, split=data.parts.description, notes=data.notes, one_per_bin=request.config.one_per_bin)
     specs = problems.attempt(all_specs, components.model, components.losses, data.train.info())
     init: Any = {}
+    given = problems.attempt(_given_params, request)
     if specs is not None:
-        init = problems.attempt(initial_params, specs, Stream(request.config.seed, "init"), request.init)
+        init = problems.attempt(initial_params, specs, Stream(request.config.seed, "init"), given)
         if components.rule is not None:
             problems.attempt(components.rule.bind, components.model, specs, components.losses, data.train.info(), Stream(0, "check"))
     for loss, _ in components.losses.values():
@@ -87,13 +89,14 @@ def prepare(request: Request) -> Prepared:
     return Prepared(data.recording, data.train, test, data.parts.held_out_neurons, components, described, specs, init, data.notes)
 
 
+def _given_params(request: Request) -> ParamArrays | None:
+    """Return the parameters to start from: those given, or those of the run that the configuration names."""
+    return request.init if request.config.init is None else FitResult.load(request.config.init).params
+
+
 def _check_transforms(components: Components, specs: Mapping[str, ParamSpec], request: Request, problems: _Collector) -> None:
     """Add to `problems` what update transforms have to say about the training."""
-    from fitspike.learning.trainer import DEFAULT_MAX_STEPS
-
-    config = request.config
-    max_steps = config.stop.max_steps or DEFAULT_MAX_STEPS
-    plan = TrainingPlan(specs, components.losses, config.optimiser.name.lower(), max_steps, config.stop.patience)
+    plan = TrainingPlan(specs, components.losses, request.config.optimiser.name.lower())
     for transform in components.transforms:
         if isinstance(transform, HasPlanCheck):
             problems.attempt(transform.check, plan)

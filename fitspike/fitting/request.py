@@ -42,7 +42,10 @@ class Request:
         # a run is scored, resumed and repeated from other folders than the one it was started in
         data = self.config.data
         path, attach = absolute_paths(data.path, data.attach)
-        config = self.config.model_copy(update={"data": data.model_copy(update={"path": path, "attach": attach})})
+        changed: dict[str, Any] = {"data": data.model_copy(update={"path": path, "attach": attach})}
+        if self.config.init is not None:
+            changed["init"] = str(Path(self.config.init).expanduser().resolve())
+        config = self.config.model_copy(update=changed)
         object.__setattr__(self, "config", config)
 
     @property

@@ -242,3 +242,22 @@ def test_a_recording_in_memory_is_cut_as_a_file_would_be(counts_recording, stead
     by_hand = fit(cued.align("cue", (0.0, 0.2)), steady_rate(shift=0.0), split="none")
     assert result.data.n_scored_bins == by_hand.data.n_scored_bins < counts_recording.bin().n_scored_bins
     assert result.provenance.data["fingerprint"] == by_hand.provenance.data["fingerprint"]
+
+
+def test_a_fit_starts_from_the_parameters_of_another_run(counts_recording, tmp_path, monkeypatch):
+    """Given as a relative folder, stored as an absolute one, so that run.toml can be fitted again from anywhere."""
+    monkeypatch.chdir(tmp_path)
+    settings = {"coupling_ms": 10.0, "signals": ()}
+    still = {"optimiser": {"name": "sgd", "learning_rate": 1e-12}, "stop": {"max_steps": 1}}
+    first = fit(counts_recording, "spiking-network", settings=settings, stop={"max_steps": 3}, out="first")
+    second = fit(counts_recording, "spiking-network", settings=settings, init="first", **still, out="second")
+    own = fit(counts_recording, "spiking-network", settings=settings, **still)
+    assert np.abs(first.params["coupling"] - own.params["coupling"]).max() > 1e-3
+    for name, value in first.params.items():
+        np.testing.assert_allclose(second.params[name], value, rtol=1e-5, atol=1e-6)
+    stored = (tmp_path / "second" / "run.toml").read_text(encoding="utf-8")
+    assert f'init = "{tmp_path / "first"}"' in stored
+    with pytest.raises(FitspikeError, match="nowhere"):
+        fit(counts_recording, "spiking-network", settings=settings, init="nowhere", **still)
+    with pytest.raises(InvalidInputError, match="is no parameter of this model"):
+        fit(counts_recording, "spiking-network", settings={**settings, "coupling_ms": 0.0}, init="first", **still)
