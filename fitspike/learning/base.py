@@ -76,15 +76,12 @@ class LearningRule(Protocol):
 class TrainingPlan:
     """How a fit is going to be trained, for the checks of update transforms before anything is computed.
 
-    losses : name -> (loss, weight). optimiser : its name, in small letters. patience : log points without improvement that end training
-    early, 0 for never.
+    losses : name -> (loss, weight). optimiser : its name, in small letters.
     """
 
     specs: Mapping[str, ParamSpec]
     losses: Mapping[str, tuple[Any, float]]
     optimiser: str
-    max_steps: int
-    patience: int
 
 
 @dataclass(frozen=True)

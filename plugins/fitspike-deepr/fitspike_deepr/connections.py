@@ -64,8 +64,8 @@ def check_training(settings: Any, plan: TrainingPlan) -> None:
     if is_adaptive and "nll" in plan.losses and not settings.allow_adaptive:
         raise InvalidInputError(
             f"{settings.name} with optimiser {plan.optimiser!r} stalls when connections are inferred from a likelihood: it rescales the "
-            "gradient of each weight, so that l1 is no longer comparable with it. Use optimiser.name='sgd' with a constant schedule and a "
-            "learning rate to suit (see the README of fitspike-deepr), or set allow_adaptive=true to go on all the same."
+            "gradient of each weight, so that l1 is no longer comparable with it. Use optimiser.name='sgd' with a learning rate to suit "
+            "(see the README of fitspike-deepr), or set allow_adaptive=true to go on all the same."
         )
 
 

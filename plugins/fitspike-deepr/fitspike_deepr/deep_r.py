@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from fitspike.plugin import Citation, InvalidInputError, ParamSpec, Stream, TrainingPlan, UpdateStep
+from fitspike.plugin import Citation, ParamSpec, Stream, TrainingPlan, UpdateStep
 from fitspike_deepr.connections import (
     CITATION,
     Raw,
@@ -57,8 +57,6 @@ class DeepR:
     temperature : of the exploring noise; 0 leaves exploration to the noise of the gradients
     slots : what the optimiser remembers of a connection that becomes active: "neutral" (no momentum, the mean of the others' mean
         squares), "reset" (nothing) or "keep"
-    refit : last part of the steps in which connections with theta > 0 stay as they are, without prior, noise and rewiring; those at 0 are
-        dropped, so that fewer than K may remain
     allow_adaptive : fit a likelihood with an optimiser that rescales gradients although that is known to stall
     """
 
@@ -73,25 +71,17 @@ class DeepR:
     l1: float = 0.0
     temperature: float = 0.0
     slots: str = "neutral"
-    refit: float = 0.0
     allow_adaptive: bool = False
 
     def __post_init__(self) -> None:
         problems = setting_problems(self)
         if self.scope not in ("per_matrix", "global"):
             problems.add(f"unknown scope {self.scope!r}. Known: per_matrix, global.")
-        if not 0 <= self.refit < 1:
-            problems.add(f"refit={self.refit} is outside [0, 1); it is the last part of the steps.")
         problems.raise_if_any()
 
     def check(self, plan: TrainingPlan) -> None:
-        """Raise where this training would stall, or end before the refit."""
+        """Raise where this training would stall."""
         check_training(self, plan)
-        if self.refit and plan.patience:
-            raise InvalidInputError(
-                f"{self.name}: refit={self.refit} is done at the end of all steps, and stop.patience={plan.patience} may end training "
-                "before. Set stop.patience=0."
-            )
 
     def reparametrise(self, specs: Mapping[str, ParamSpec]) -> dict[str, ParamSpec]:
         """Return the specs without constraints of sign on the matrices, whose signs the transform keeps itself."""
@@ -113,31 +103,20 @@ class DeepR:
 
     def apply(self, state: State, raw: Raw, update: Raw, step: UpdateStep) -> tuple[Raw, State]:
         """Return the parameters after the step, rewired, and the new wiring."""
-        first_refit = step.n_steps - round(self.refit * step.n_steps)
-        is_refit = self.refit > 0 and step.step >= first_refit
         moved = {
-            name: self._moved(wiring, raw[name], update[name], step.learning_rate, None if is_refit else step.rng.child(f"noise/{name}"))
-            for name, wiring in state.items()
+            name: self._moved(wiring, raw[name], update[name], step, step.rng.child(f"{name}/noise")) for name, wiring in state.items()
         }
-        if is_refit:
-            new = {
-                name: replace(wiring, active=wiring.active & (wiring.sign * raw[name] > 0)) if step.step == first_refit else wiring
-                for name, wiring in state.items()
-            }
-        else:
-            new = self._rewired(state, moved, step)
+        new = self._rewired(state, moved, step)
         changed = {name: value + update[name] if name in update else value for name, value in raw.items()}
         for name, wiring in new.items():
             changed[name] = torch.where(wiring.active, wiring.sign * moved[name].clamp_min(0.0), 0.0)
         return with_masks(changed, raw, new), new
 
-    def _moved(self, wiring: Wiring, weight: torch.Tensor, update: torch.Tensor, rate: float, rng: Stream | None) -> torch.Tensor:
-        """Return theta after the step, 0 for dormant connections; without prior and noise where `rng` is None."""
-        theta = wiring.sign * (weight + update)
-        if rng is not None:
-            theta = theta - rate * self.l1
-            if self.temperature:
-                theta = theta + (2.0 * rate * self.temperature) ** 0.5 * normals(theta, rng)
+    def _moved(self, wiring: Wiring, weight: torch.Tensor, update: torch.Tensor, step: UpdateStep, rng: Stream) -> torch.Tensor:
+        """Return theta after the step, 0 for dormant connections."""
+        theta = wiring.sign * (weight + update) - step.learning_rate * self.l1
+        if self.temperature:
+            theta = theta + (2.0 * step.learning_rate * self.temperature) ** 0.5 * normals(theta, rng)
         return torch.where(wiring.active, theta, 0.0)
 
     def _rewired(self, state: State, moved: Raw, step: UpdateStep) -> State:

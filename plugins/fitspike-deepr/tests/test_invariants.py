@@ -191,22 +191,6 @@ def test_masks_survive_a_file():
     assert torch.equal(again.raw["w"], whole.raw["w"]) and torch.equal(again.active(), whole.active())
 
 
-def test_refit_drops_zeros_and_then_keeps_the_support_without_prior():
-    driver = Driver(DeepR(density=0.3, l1=0.5, refit=0.5), {"w": (10, 10)}, lr=0.05, n_steps=200)
-    target = torch.where(torch.arange(100).reshape(10, 10) % 7 == 0, 2.0, 0.0).double()
-    for number in range(200):
-        driver.step(number, {"w": driver.raw["w"].detach() - target})
-        if number < 100:
-            assert driver.active().sum() == 30
-        elif number == 100:
-            support = driver.active().clone()
-    assert torch.equal(driver.active(), support) and support.sum() <= 30
-    found = support & (target > 0)
-    assert found.sum() > 5
-    # no shrinkage is left: 100 steps of contraction 0.95 take 2 l1 = 0.5 to 0.003; with the prior the weights would end at 1.5
-    np.testing.assert_allclose(driver.raw["w"].detach()[found & (driver.sign() > 0)], 2.0, atol=0.02)
-
-
 def test_only_possible_connections_are_made_and_the_mask_shows_which_there_are():
     specs = {"w": ParamSpec((6, 6, 2), "1", axes=(*AXES, "basis")), "w_mask": ParamSpec((6, 6), "1", trainable=False, axes=AXES)}
     transform = DeepR(density=0.5, l1=1.0, temperature=0.1)
@@ -244,7 +228,6 @@ WRONG = {
     "signs": ({"signs": "some"}, "unknown signs 'some'"),
     "scope": ({"scope": "all"}, "unknown scope"),
     "slots": ({"slots": "new"}, "unknown slots"),
-    "refit": ({"refit": 1.0}, "outside"),
     "l1": ({"l1": -1.0}, "must not be negative"),
     "excitatory": ({"excitatory": 2.0}, "outside"),
 }

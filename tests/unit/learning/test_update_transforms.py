@@ -110,7 +110,7 @@ def test_a_step_tells_its_number_its_learning_rate_and_the_optimisers_memory():
     gradient_squared = 1000 * (records.slots[4]["exp_avg_sq"] - 0.999 * records.slots[3]["exp_avg_sq"])
     np.testing.assert_allclose(records.slots[4]["exp_avg"] ** 2, 0.01 * gradient_squared, rtol=1e-9)
     gradient_squared = 1000 * (records.slots[3]["exp_avg_sq"] - 0.999 * records.slots[2]["exp_avg_sq"])
-    assert (np.abs(records.slots[3]["exp_avg"] ** 2 / (0.01 * gradient_squared) - 1) > 1e-3).all()
+    assert ((records.slots[3]["exp_avg"] ** 2 / (0.01 * gradient_squared) - 1).abs() > 1e-3).all()
 
 
 def test_slots_are_copies_and_empty_before_the_first_step():
@@ -146,11 +146,10 @@ def test_a_transform_is_asked_before_anything_is_computed(tmp_path):
             "spiking-network",
             transforms=(refuses,),
             optimiser={"name": "SGD"},
-            stop={"max_steps": 7, "patience": 3},
             out=tmp_path / "run",
             progress="off",
         )
     assert not (tmp_path / "run").exists()
     plan = refuses.plan
-    assert (plan.optimiser, plan.max_steps, plan.patience, set(plan.losses)) == ("sgd", 7, 3, {"nll"})
+    assert (plan.optimiser, set(plan.losses)) == ("sgd", {"nll"})
     assert {"bias", "coupling", "coupling_mask"} <= set(plan.specs)
