@@ -46,7 +46,11 @@ class Constants:
             raise InvalidInputError(f"coupling has shape {coupling.shape}; expected [post, pre] with {n} populations.")
         object.__setattr__(self, "coupling", coupling)
         if self.n_ages == 0:
-            object.__setattr__(self, "n_ages", default_ages(self.tau_s, self.dt_s, self.t_ref_s))
+            object.__setattr__(self, "n_ages", max(default_ages(self.tau_s, self.dt_s, self.t_ref_s), self.delay_bins + 1))
+        if self.n_ages < max(self.delay_bins, self.first_free_age) + 1:
+            raise InvalidInputError(
+                f"n_ages={self.n_ages} bins of age are fewer than delay and refractory time need. Use n_ages=0, which chooses them."
+            )
 
     @property
     def first_free_age(self) -> int:
@@ -58,9 +62,10 @@ class Constants:
         """Return the time since the end of refractoriness at that age, at most one bin."""
         return (self.first_free_age + 1) * self.dt_s - self.t_ref_s
 
-    def grid(self) -> tuple:
-        """Return (dt, n_ages, first_free_age, first_step, delay_bins), the tail of every kernel's arguments."""
-        return self.dt_s, self.n_ages, self.first_free_age, self.first_step_s, self.delay_bins
+    @property
+    def decays(self) -> np.ndarray:
+        """Return the decay of membranes over a bin, of membranes over the first step, and of synapses over a bin, (3, n_populations)."""
+        return np.exp(-np.array([self.dt_s / self.tau_s, self.first_step_s / self.tau_s, self.dt_s / self.tau_syn_s]))
 
 
 def default_ages(tau_s: np.ndarray, dt_s: float, t_ref_s: float) -> int:
@@ -89,8 +94,13 @@ def log_prob(
     *,
     first_bin: int = 0,
     with_gradient: bool = True,
+    hold_innovations: bool = False,
 ) -> tuple[float, float, Gradient | None]:
-    """Return log p(fractions), log p(spikes | fractions), nats, and their summed gradient.
+    """Return log p(fractions), log p(spikes | fractions), nats, and a gradient.
+
+    The gradient is that of their sum at fixed fractions; with `hold_innovations` that of log p(spikes | fractions) where the scored
+    fractions follow their expectation p, each keeping its innovation (Z - p) / sigma(p): what changed constants do to a simulation whose
+    noise stays the same.
 
     fractions : (n_bins, n_populations), fraction of each population that fires per bin
     spikes : (n_bins, n_observed), 0 or 1
@@ -112,22 +122,47 @@ def log_prob(
         c.coupling,
         c.tau_syn_s,
         c.n_neurons,
-        *c.grid(),
+        c.dt_s,
+        c.n_ages,
+        c.first_free_age,
+        c.first_step_s,
+        c.delay_bins,
         first_bin,
         with_gradient,
-        1.0,
-        1.0,
+        hold_innovations,
     )
     return out[0], out[1], Gradient(*out[2:]) if with_gradient else None
 
 
 @dataclass(frozen=True)
+class PathState:
+    """One path before a bin; arrays as in path_numba. age (n_observed,): bins since each observed neuron fired, n_ages for long ago."""
+
+    cohort: np.ndarray
+    pool: np.ndarray
+    synapse: np.ndarray
+    newest: int
+    age: np.ndarray
+
+    @classmethod
+    def start(cls, constants: Constants, n_observed: int) -> PathState:
+        """Return the state in which every neuron is at its resting potential and has not fired for long."""
+        c, n = constants, len(constants.tau_s)
+        pool = np.stack([c.rest, np.ones(n), np.zeros(n)], axis=1)
+        return cls(np.zeros((3, n, c.n_ages)), pool, np.zeros(n), 0, np.full(n_observed, c.n_ages))
+
+
+@dataclass(frozen=True)
 class MesoscopicRun:
-    """fractions, expected (n_bins, n_populations): fraction that fired per bin and its expectation; spikes (n_bins, n_observed)."""
+    """fractions, expected (n_bins, n_populations): fraction that fired per bin and its expectation; spikes (n_bins, n_observed).
+
+    state: after the last bin.
+    """
 
     fractions: np.ndarray
     expected: np.ndarray
     spikes: np.ndarray
+    state: PathState
 
 
 def simulate(
@@ -138,29 +173,41 @@ def simulate(
     given: np.ndarray | None = None,
     membership: np.ndarray | None = None,
     uniforms: np.ndarray | None = None,
+    state: PathState | None = None,
 ) -> MesoscopicRun:
     """Simulate the populations freely, and observed member neurons beside them.
 
     drive_per_s, normals : (n_bins, n_populations), external input du/dt and the standard normal variates of the finite-size noise
     given : (n_given, n_populations), fractions of the first bins, taken as they are
     membership, uniforms : (n_observed,) and (n_bins, n_observed); without them no neuron is observed
+    state : from the bins before; default: every neuron at rest
     """
     from fitspike.kernels.mesoscopic.numba_cpu import simulate as run
 
     c = constants
     drive = np.ascontiguousarray(drive_per_s, dtype=np.float64)
-    out = run(
+    members = np.zeros(0, np.int64) if membership is None else np.asarray(membership, dtype=np.int64)
+    before = PathState.start(c, len(members)) if state is None else state
+    cohort, pool, synapse, age = (a.copy() for a in (before.cohort, before.pool, before.synapse, before.age))
+    fractions, expected, spikes, newest = run(
         np.zeros((0, drive.shape[1])) if given is None else np.ascontiguousarray(given, dtype=np.float64),
         drive,
         np.ascontiguousarray(normals, dtype=np.float64),
         np.zeros((len(drive), 0)) if uniforms is None else np.ascontiguousarray(uniforms, dtype=np.float64),
-        np.zeros(0, np.int64) if membership is None else np.asarray(membership, dtype=np.int64),
+        members,
+        cohort,
+        before.newest,
+        pool,
+        synapse,
+        age,
+        c.decays,
         c.tau_s,
         c.rest,
         c.threshold,
         c.coupling,
-        c.tau_syn_s,
         c.n_neurons,
-        *c.grid(),
+        c.dt_s,
+        c.first_free_age,
+        c.delay_bins,
     )
-    return MesoscopicRun(*out)
+    return MesoscopicRun(fractions, expected, spikes, PathState(cohort, pool, synapse, newest, age))

@@ -10,10 +10,12 @@ import math
 import numba
 import numpy as np
 
+from fitspike.kernels.compiling import cached
+from fitspike.kernels.mesoscopic.path_numba import advance, expect, hazard_of
 from fitspike.kernels.mesoscopic.reference import FLOOR_HZ, FRACTION_MIN, LOG_HAZARD_CAP, P_MAX, P_MIN, VARIANCE_TINY
 
 
-@numba.njit(cache=True, fastmath=False)
+@cached(numba.njit, nogil=True)
 def log_prob_and_gradient(
     fractions,
     spikes,
@@ -32,10 +34,13 @@ def log_prob_and_gradient(
     delay,
     first_bin,
     with_gradient,
-    weight_fractions,
-    weight_spikes,
+    hold_innovations,
 ):
-    """One path: (log_fractions, log_spikes, gradients of weight_fractions * log_fractions + weight_spikes * log_spikes)."""
+    """One path: (log_fractions, log_spikes, gradients).
+
+    The gradients are those of log_fractions + log_spikes at fixed fractions or, with hold_innovations, those of log_spikes where the scored
+    fractions move with their expectation, each keeping its standardised innovation (Z - p) / sigma(p).
+    """
     n_bins, n_pop = fractions.shape
     n_obs = spikes.shape[1]
     decay, decay_first, decay_syn = np.exp(-dt / tau), np.exp(-first_step / tau), np.exp(-dt / tau_syn)
@@ -152,15 +157,15 @@ def log_prob_and_gradient(
                 if spikes[t, i] > 0:
                     if q <= 0.0:
                         q = dt * math.exp(-threshold[m])
-                        g_threshold[m] -= weight_spikes * q * math.exp(-q) / -math.expm1(-q)
+                        g_threshold[m] -= q * math.exp(-q) / -math.expm1(-q)
                         continue
                     change = math.exp(-q) / -math.expm1(-q)
                 else:
                     change = -1.0
                 if a < n_ages:
-                    q_observed[m, a] += weight_spikes * change
+                    q_observed[m, a] += change
                 else:
-                    qf_observed[m] += weight_spikes * change
+                    qf_observed[m] += change
         for m in range(n_pop):
             p, raw = p_tape[t, m], raw_tape[t, m]
             rate, total, all_variance = rate_tape[t, m], total_tape[t, m], variance_tape[t, m]
@@ -169,11 +174,15 @@ def log_prob_and_gradient(
                 sigma2 = (p + FLOOR_HZ * dt) / n_neurons[m]
                 difference = fractions[t, m] - p
                 slope = 1.0 / n_neurons[m]
-                g_fractions[t, m] -= weight_fractions * difference / sigma2
-                if P_MIN < raw < P_MAX:
-                    g = weight_fractions * (
-                        difference / sigma2 - 0.5 * slope * (1.0 / sigma2 - difference * difference / (sigma2 * sigma2))
-                    )
+                if hold_innovations:
+                    # Later bins have added all they owe to this bin's fraction: Z = p + sigma(p) xi, xi held.
+                    if fractions[t, m] > FRACTION_MIN:
+                        g = g_fractions[t, m] * (1.0 + 0.5 * slope * difference / sigma2)
+                else:
+                    g_fractions[t, m] -= difference / sigma2
+                    g = difference / sigma2 - 0.5 * slope * (1.0 / sigma2 - difference * difference / (sigma2 * sigma2))
+                if not P_MIN < raw < P_MAX:
+                    g = 0.0
             d_rate = g * (1.0 - total)
             d_total = -g * rate
             d_weighted, d_variance = 0.0, 0.0
@@ -262,139 +271,63 @@ def log_prob_and_gradient(
     return log_fractions, log_spikes, g_fractions, g_drive, g_tau, g_rest, g_threshold, g_coupling
 
 
-@numba.njit(cache=True)
-def expect(
-    u, s, history, newest, pool, synapse, drive, tau, rest, threshold, coupling, tau_syn, dt, first, first_step, delay, q_age, q_pool, p_out
-):
-    """Do the first half of a bin for one path, in place: update potentials and synapses, fill q_age, q_pool and p_out.
-
-    u, s (M, n_ages); history (M, n_history) a ring of fractions whose newest entry is at `newest`; pool (M, 3) potential, mass, variance;
-    synapse (M,) Hz. The recursion is that of reference.expect.
-    """
-    n_pop, n_ages = u.shape
-    n_history = history.shape[1]
-    for b in range(n_pop):
-        decay = math.exp(-dt / tau_syn[b])
-        synapse[b] = decay * synapse[b] + (1.0 - decay) * history[b, (newest - delay) % n_history] / dt
-    for m in range(n_pop):
-        total_input = drive[m]
-        for b in range(n_pop):
-            total_input += coupling[m, b] * synapse[b]
-        target = rest[m] + tau[m] * total_input
-        decay = math.exp(-dt / tau[m])
-        pool[m, 0] = decay * pool[m, 0] + (1.0 - decay) * target
-        qf = dt * math.exp(min(pool[m, 0] - threshold[m], LOG_HAZARD_CAP))
-        pf = -math.expm1(-qf)
-        q_pool[m] = qf
-        firing, total, all_variance, weighted = pf * pool[m, 1], pool[m, 1], pool[m, 2], pf * pool[m, 2]
-        for a in range(n_ages):
-            if a < first:
-                u[m, a] = 0.0
-                q_age[m, a] = 0.0
-                fire = 0.0
-            else:
-                if a == first:
-                    u[m, a] = (1.0 - math.exp(-first_step / tau[m])) * target
-                else:
-                    u[m, a] = decay * u[m, a] + (1.0 - decay) * target
-                q = dt * math.exp(min(u[m, a] - threshold[m], LOG_HAZARD_CAP))
-                q_age[m, a] = q
-                fire = -math.expm1(-q)
-            mass = s[m, a] * history[m, (newest - a) % n_history]
-            variance = (1.0 - s[m, a]) * mass
-            firing += fire * mass
-            total += mass
-            all_variance += variance
-            weighted += fire * variance
-        rate = weighted / all_variance if all_variance > VARIANCE_TINY else 0.0
-        p_out[m] = min(max(firing + rate * (1.0 - total), P_MIN), P_MAX)
-
-
-@numba.njit(cache=True)
-def advance(u, s, history, newest, pool, q_age, q_pool, fraction):
-    """Do the second half of a bin for one path, in place, and return the new place of the newest fraction in the ring."""
-    n_pop, n_ages = u.shape
-    n_history = history.shape[1]
-    place = (newest + 1) % n_history
-    for m in range(n_pop):
-        last = s[m, n_ages - 1] * math.exp(-q_age[m, n_ages - 1])
-        leaving = last * history[m, (newest - n_ages + 1) % n_history]
-        pf = -math.expm1(-q_pool[m])
-        stays = 1.0 - pf
-        mass = pool[m, 1]
-        pool[m, 2] = stays * stays * pool[m, 2] + pf * stays * mass + (1.0 - last) * leaving
-        pool[m, 1] = stays * mass + leaving
-        for a in range(n_ages - 1, 0, -1):
-            u[m, a] = u[m, a - 1]
-            s[m, a] = s[m, a - 1] * math.exp(-q_age[m, a - 1])
-        u[m, 0] = 0.0
-        s[m, 0] = 1.0
-        history[m, place] = fraction[m]
-    return place
-
-
-@numba.njit(cache=True)
+@cached(numba.njit, nogil=True)
 def simulate(
     given,
     drive,
     normals,
     uniforms,
     membership,
+    cohort,
+    newest,
+    pool,
+    synapse,
+    age,
+    decays,
     tau,
     rest,
     threshold,
     coupling,
-    tau_syn,
     n_neurons,
     dt,
-    n_ages,
     first,
-    first_step,
     delay,
 ):
-    """Return (fractions (n_bins, M), expected (n_bins, M), spikes (n_bins, n_observed)).
+    """Return (fractions (n_bins, M), expected (n_bins, M), spikes (n_bins, n_observed), newest); the state arrays are overwritten.
 
     The first len(given) fractions are taken, the rest drawn. Observed neurons are members of their population whose own spikes do not
-    feed back; uniforms (n_bins, n_observed) decide them.
+    feed back; uniforms (n_bins, n_observed) decide them. Of the state: cohort, newest, pool, synapse as in path_numba, age (n_observed,).
     """
     n_bins, n_pop = drive.shape
-    n_obs = len(membership)
+    n_obs, n_ages = len(membership), cohort.shape[2]
     fractions, expected = np.zeros((n_bins, n_pop)), np.zeros((n_bins, n_pop))
     spikes = np.zeros((n_bins, n_obs))
-    u, s = np.zeros((n_pop, n_ages)), np.zeros((n_pop, n_ages))
-    history = np.zeros((n_pop, max(n_ages, delay + 1)))
-    pool = np.zeros((n_pop, 3))
-    pool[:, 0] = rest
-    pool[:, 1] = 1.0
-    synapse, q_age, q_pool = np.zeros(n_pop), np.zeros((n_pop, n_ages)), np.zeros(n_pop)
-    age = np.full(n_obs, n_ages)
-    newest = 0
+    q, stay, scratch = np.zeros((n_pop, n_ages)), np.zeros((n_pop, n_ages)), np.zeros(n_pop * n_ages)
+    q_pool, stay_pool = np.zeros(n_pop), np.zeros(n_pop)
     for t in range(n_bins):
         expect(
-            u,
-            s,
-            history,
+            cohort,
             newest,
             pool,
             synapse,
             drive[t],
+            decays,
             tau,
             rest,
             threshold,
             coupling,
-            tau_syn,
             dt,
             first,
-            first_step,
             delay,
-            q_age,
+            q,
+            stay,
+            scratch,
             q_pool,
+            stay_pool,
             expected[t],
         )
         for i in range(n_obs):
-            m = membership[i]
-            q = q_age[m, age[i]] if age[i] < n_ages else q_pool[m]
-            if uniforms[t, i] < -math.expm1(-q):
+            if uniforms[t, i] < -math.expm1(-hazard_of(age[i], newest, membership[i], q, q_pool)):
                 spikes[t, i] = 1.0
                 age[i] = 0
             else:
@@ -405,5 +338,5 @@ def simulate(
             else:
                 sd = math.sqrt((expected[t, m] + FLOOR_HZ * dt) / n_neurons[m])
                 fractions[t, m] = min(max(expected[t, m] + sd * normals[t, m], FRACTION_MIN), 1.0)
-        newest = advance(u, s, history, newest, pool, q_age, q_pool, fractions[t])
-    return fractions, expected, spikes
+        newest = advance(cohort, newest, pool, stay, stay_pool, fractions[t])
+    return fractions, expected, spikes, newest

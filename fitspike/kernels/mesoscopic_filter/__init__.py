@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fitspike.kernels.mesoscopic import Constants
+from fitspike.kernels.mesoscopic import Constants, PathState
 
 
-@dataclass
+@dataclass(frozen=True)
 class FilterState:
-    """All particles before a bin: potentials, survivals, recent fractions, free pool, synapses; ages of the observed neurons; weights."""
+    """All particles before a bin: arrays as in mesoscopic.path_numba with the particle as first axis.
 
-    potential: np.ndarray
-    survival: np.ndarray
-    history: np.ndarray
+    newest, age (n_observed,) are common to all particles; log_weight (n_particles,).
+    """
+
+    cohort: np.ndarray
     pool: np.ndarray
     synapse: np.ndarray
     newest: int
@@ -24,21 +25,10 @@ class FilterState:
 
     @classmethod
     def start(cls, constants: Constants, n_observed: int, n_particles: int) -> FilterState:
-        """Return particles in which every neuron is in the free pool at rest."""
-        c, n = constants, len(constants.tau_s)
-        pool = np.zeros((n_particles, n, 3))
-        pool[:, :, 0] = c.rest
-        pool[:, :, 1] = 1.0
-        return cls(
-            np.zeros((n_particles, n, c.n_ages)),
-            np.zeros((n_particles, n, c.n_ages)),
-            np.zeros((n_particles, n, max(c.n_ages, c.delay_bins + 1))),
-            pool,
-            np.zeros((n_particles, n)),
-            0,
-            np.full(n_observed, c.n_ages),
-            np.zeros(n_particles),
-        )
+        """Return particles in which every neuron is at its resting potential and has not fired for long."""
+        one = PathState.start(constants, n_observed)
+        cohort, pool, synapse = (np.repeat(a[None], n_particles, axis=0) for a in (one.cohort, one.pool, one.synapse))
+        return cls(cohort, pool, synapse, one.newest, one.age, np.zeros(n_particles))
 
 
 @dataclass(frozen=True)
@@ -91,27 +81,28 @@ def run_filter(
     if state is None:
         state = FilterState.start(c, spikes.shape[1], n_particles)
     n_particles = len(state.log_weight)
-    out = particle_filter(
+    cohort, pool, synapse, age, log_weight = (a.copy() for a in (state.cohort, state.pool, state.synapse, state.age, state.log_weight))
+    *out, newest = particle_filter(
         np.zeros((0, n_populations)) if given is None else np.ascontiguousarray(given, dtype=np.float64),
         np.ascontiguousarray(spikes, dtype=np.float64),
         np.asarray(membership, dtype=np.int64),
         np.ascontiguousarray(drive_per_s, dtype=np.float64),
         generator.standard_normal((n_bins, n_particles, n_populations)),
         generator.random(n_bins),
-        state.potential.copy(),
-        state.survival.copy(),
-        state.history.copy(),
-        state.pool.copy(),
-        state.synapse.copy(),
+        cohort,
         state.newest,
-        state.age.copy(),
-        state.log_weight.copy(),
+        pool,
+        synapse,
+        age,
+        log_weight,
+        c.decays,
         c.tau_s,
         c.rest,
         c.threshold,
         c.coupling,
-        c.tau_syn_s,
         c.n_neurons,
-        *c.grid(),
+        c.dt_s,
+        c.first_free_age,
+        c.delay_bins,
     )
-    return FilterRun(*out[:4], FilterState(*out[4:]))
+    return FilterRun(*out, FilterState(cohort, pool, synapse, newest, age, log_weight))

@@ -7,11 +7,12 @@ import math
 import numba
 import numpy as np
 
-from fitspike.kernels.mesoscopic.numba_cpu import advance, expect
+from fitspike.kernels.compiling import cached
+from fitspike.kernels.mesoscopic.path_numba import advance, expect, hazard_of
 from fitspike.kernels.mesoscopic.reference import FLOOR_HZ, FRACTION_MIN
 
 
-@numba.njit(cache=True)
+@cached(numba.njit, nogil=True)
 def particle_filter(
     given,
     spikes,
@@ -19,38 +20,36 @@ def particle_filter(
     drive,
     normals,
     uniforms,
-    u,
-    s,
-    history,
+    cohort,
+    newest,
     pool,
     synapse,
-    newest,
     age,
     log_weight,
+    decays,
     tau,
     rest,
     threshold,
     coupling,
-    tau_syn,
     n_neurons,
     dt,
-    n_ages,
     first,
-    first_step,
     delay,
 ):
-    """Return (log_likelihood (n_bins,), predicted (n_bins, n_observed), fractions (n_bins, n_particles, M), ancestors, and the state).
+    """Return (log_likelihood (n_bins,), predicted (n_bins, n_observed), fractions (n_bins, n_particles, M), ancestors, newest).
 
     Each bin: weight by the observed spikes given the past, draw the fractions, resample systematically when the effective number of
     particles falls below half. given (n_given, M) fixes the first bins, without likelihood. normals (n_bins, n_particles, M),
-    uniforms (n_bins,) decide all draws. predicted: probability of a spike given the past alone. The state arrays u .. synapse (first
-    axis the particle), age (n_observed,) and log_weight (n_particles,) are those before the first bin and may be overwritten.
+    uniforms (n_bins,) decide all draws. predicted: probability of a spike given the past alone. The state before the first bin is
+    overwritten by that after the last: cohort, pool, synapse as in path_numba with the particle as first axis, age (n_observed,),
+    log_weight (n_particles,).
     """
     n_bins, n_particles, n_pop = normals.shape
-    n_obs = spikes.shape[1]
-    q_age, q_pool, p = np.zeros((n_pop, n_ages)), np.zeros(n_pop), np.zeros(n_pop)
+    n_obs, n_ages = len(membership), cohort.shape[3]
+    q, stay, scratch = np.zeros((n_pop, n_ages)), np.zeros((n_pop, n_ages)), np.zeros(n_pop * n_ages)
+    q_pool, stay_pool, p = np.zeros(n_pop), np.zeros(n_pop), np.zeros(n_pop)
     fractions = np.zeros((n_bins, n_particles, n_pop))
-    ancestors = np.zeros((n_bins, n_particles), np.int64)
+    ancestors = np.zeros((n_bins, n_particles), np.int32)
     predicted = np.zeros((n_bins, n_obs))
     log_likelihood = np.zeros(n_bins)
     before, weight, chosen = np.zeros(n_particles), np.zeros(n_particles), np.zeros(n_particles, np.int64)
@@ -63,37 +62,37 @@ def particle_filter(
         before /= before.sum()
         for k in range(n_particles):
             expect(
-                u[k],
-                s[k],
-                history[k],
+                cohort[k],
                 newest,
                 pool[k],
                 synapse[k],
                 drive[t],
+                decays,
                 tau,
                 rest,
                 threshold,
                 coupling,
-                tau_syn,
                 dt,
                 first,
-                first_step,
                 delay,
-                q_age,
+                q,
+                stay,
+                scratch,
                 q_pool,
+                stay_pool,
                 p,
             )
             gained = 0.0
             for i in range(n_obs):
                 m = membership[i]
-                q = q_age[m, age[i]] if age[i] < n_ages else q_pool[m]
-                predicted[t, i] += before[k] * -math.expm1(-q)
+                hazard = hazard_of(age[i], newest, m, q, q_pool)
+                predicted[t, i] += before[k] * -math.expm1(-hazard)
                 if spikes[t, i] > 0:
-                    if q <= 0.0:
-                        q = dt * math.exp(-threshold[m])
-                    gained += math.log(-math.expm1(-q))
+                    if hazard <= 0.0:
+                        hazard = dt * math.exp(-threshold[m])
+                    gained += math.log(-math.expm1(-hazard))
                 else:
-                    gained -= q
+                    gained -= hazard
             for m in range(n_pop):
                 if is_given:
                     fractions[t, k, m] = given[t, m]
@@ -102,7 +101,7 @@ def particle_filter(
                     fractions[t, k, m] = min(max(p[m] + sd * normals[t, k, m], FRACTION_MIN), 1.0)
             if not is_given:
                 log_weight[k] += gained
-            place = advance(u[k], s[k], history[k], newest, pool[k], q_age, q_pool, fractions[t, k])
+            place = advance(cohort[k], newest, pool[k], stay, stay_pool, fractions[t, k])
             ancestors[t, k] = k
         newest = place
         for i in range(n_obs):
@@ -124,13 +123,31 @@ def particle_filter(
                     at += 1
                     summed += weight[at] / total
                 chosen[k] = at
-                ancestors[t, k] = at
-            u, s, history, pool, synapse = u[chosen], s[chosen], history[chosen], pool[chosen], synapse[chosen]
+            _copy_chosen(cohort, pool, synapse, chosen, ancestors[t])
             log_weight[:] = 0.0
-    return log_likelihood, predicted, fractions, ancestors, u, s, history, pool, synapse, newest, age, log_weight
+    return log_likelihood, predicted, fractions, ancestors, newest
 
 
-@numba.njit(cache=True)
+@cached(numba.njit, nogil=True)
+def _copy_chosen(cohort, pool, synapse, chosen, ancestor):
+    """Replace particles that were not chosen by copies of those chosen more than once; note in `ancestor` where each came from."""
+    n_particles = len(chosen)
+    n_offspring = np.zeros(n_particles, np.int64)
+    for k in range(n_particles):
+        n_offspring[chosen[k]] += 1
+    at = 0
+    for k in range(n_particles):
+        while n_offspring[at] <= 1 and at < n_particles - 1:
+            at += 1
+        if n_offspring[k] == 0:
+            cohort[k] = cohort[at]
+            pool[k] = pool[at]
+            synapse[k] = synapse[at]
+            n_offspring[at] -= 1
+            ancestor[k] = at
+
+
+@cached(numba.njit, nogil=True)
 def trace_back(fractions, ancestors, final):
     """Return the paths (len(final), n_bins, M) that end in the given particles."""
     n_bins, _, n_pop = fractions.shape

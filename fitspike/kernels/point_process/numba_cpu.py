@@ -10,10 +10,9 @@ import math
 
 import numba
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from fitspike.kernels.compiling import cached
+from fitspike.kernels.exponential import exp_in_place
 from fitspike.kernels.point_process import EMISSION_CODES, Events, FilterState, LikelihoodGradient, SpikeFilters
 
 _ROWS = 512  # bins driven at once: with a block's filters they stay in the second-level cache
@@ -87,43 +86,6 @@ def likelihood_gradient(
     )
 
 
-def _exp_in_place(x: np.ndarray) -> None:
-    """Replace x by exp(x); stands for the compiled versions below."""
-    np.exp(x, out=x)
-
-
-@overload(_exp_in_place)
-def _exp_in_place_compiled(x):  # numba reads types, not annotations
-    if x.dtype == types.float32:
-
-        def single(x):
-            # Cephes expf: exp(x) = 2^k exp(r), |r| <= log(2) / 2, relative error 1e-7; written so that it becomes vector instructions.
-            power = np.empty(x.size, dtype=np.int32)
-            scale = power.view(np.float32)
-            for i in range(x.size):
-                v = min(max(x[i], np.float32(-87.0)), np.float32(88.0))
-                k = np.floor(v * np.float32(1.44269504) + np.float32(0.5))
-                r = v - k * np.float32(0.693359375) + k * np.float32(2.12194440e-4)
-                y = np.float32(1.9875691500e-4)
-                y = y * r + np.float32(1.3981999507e-3)
-                y = y * r + np.float32(8.3334519073e-3)
-                y = y * r + np.float32(4.1665795894e-2)
-                y = y * r + np.float32(1.6666665459e-1)
-                y = y * r + np.float32(5.0000001201e-1)
-                x[i] = y * r * r + r + np.float32(1.0)
-                power[i] = (np.int32(k) + np.int32(127)) << np.int32(23)
-            for i in range(x.size):
-                x[i] *= scale[i]
-
-        return single
-
-    def double(x):
-        for i in range(x.size):
-            x[i] = math.exp(min(x[i], 700.0))
-
-    return double
-
-
 @cached(numba.njit, nogil=True, fastmath={"contract"})
 def _score_rows(drive, resid, log_likelihood, emission):
     """Put minus the expected counts of the rows of `drive` into `resid` and their part of the log-likelihood into its sum.
@@ -135,7 +97,7 @@ def _score_rows(drive, resid, log_likelihood, emission):
     if emission == 0:
         for i in range(flat.size):
             flat[i] = flat_drive[i]
-        _exp_in_place(flat)
+        exp_in_place(flat, np.empty_like(flat))
         for t in range(n_rows):
             for i in range(width):
                 log_likelihood[i] -= resid[t, i]
@@ -145,7 +107,7 @@ def _score_rows(drive, resid, log_likelihood, emission):
     # log(1 + e^x) = max(x, 0) + log(1 + e^-|x|); the second parts are multiplied up, at most 512 factors of 2 at a time.
     for i in range(flat.size):
         flat[i] = -abs(flat_drive[i])
-    _exp_in_place(flat)
+    exp_in_place(flat, np.empty_like(flat))
     product = np.ones(width)
     for t in range(n_rows):
         for i in range(width):
