@@ -185,6 +185,8 @@ register_kernel(
 register_kernel("coupled_drive_adjoint", "reference", "fitspike.kernels.coupled_drive.reference:coupled_drive_adjoint")
 register_kernel("filtered_counts", "numba", "fitspike.kernels.filtered_counts.numba_cpu:filtered_counts", priority=10, needs=("numba",))
 register_kernel("filtered_counts", "reference", "fitspike.kernels.filtered_counts.reference:filtered_counts")
+register_kernel("microscopic", "numba", "fitspike.kernels.microscopic.numba_cpu:simulate", priority=10, needs=("numba",))
+register_kernel("microscopic", "reference", "fitspike.kernels.microscopic.reference:simulate")
 register_kernel("point_process", "numba", "fitspike.kernels.point_process.numba_cpu:likelihood_gradient", priority=10, needs=("numba",))
 register_kernel("point_process", "reference", "fitspike.kernels.point_process.reference:likelihood_gradient")
 register_kernel(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fitspike.kernels import mesoscopic, microscopic
+from fitspike.kernels import mesoscopic
 from fitspike.kernels.mesoscopic import Constants, reference
 from fitspike.kernels.mesoscopic_filter import run_filter
 from fitspike.rng import Stream
@@ -154,16 +154,6 @@ def test_stationary_rate_is_one_over_the_mean_interval(rest, rate_hz):
     fractions = mesoscopic.simulate(np.zeros((20_000, 1)), c, normals).fractions
     # 80 s of 5000 neurons: the rate's standard error is below 0.1 %.
     assert fractions[500:].mean() / 0.004 == pytest.approx(rate_hz, rel=0.005)
-
-
-def test_neuron_by_neuron_network_has_the_renewal_rate_and_records_the_chosen_neurons():
-    c = Constants([0.02], [8.0], [15 / 2.5 - np.log(10)], [[0.0]], [0.003], [1000], 0.0002, 0.004)
-    run = microscopic.simulate(np.zeros((50_000, 1)), c, Stream(0, "micro").numpy(), recorded=np.array([3, 5]))
-    # 10 s of 1000 neurons: about 170,000 spikes, standard error of the rate about 0.2 %.
-    assert run.counts.sum() / (1000 * 10.0) == pytest.approx(17.036, rel=0.01)
-    assert set(run.spike_neuron) == {3, 5}
-    steps = run.spike_step[run.spike_neuron == 3]
-    assert np.diff(steps).min() > 20  # refractory for 4 ms = 20 steps
 
 
 def test_coupling_runs_from_the_second_index_to_the_first():

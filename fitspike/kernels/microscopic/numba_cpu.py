@@ -1,69 +1,126 @@
-"""Populations of integrate-and-fire neurons with escape noise, neuron by neuron, exponential integration of membrane and synapse."""
+"""Populations of escape-noise neurons, compiled: whole populations are integrated in vector instructions, spikes are handled one by one."""
 
 from __future__ import annotations
-
-import math
 
 import numba
 import numpy as np
 
+from fitspike.kernels.compiling import cached
+from fitspike.kernels.exponential import exp_in_place
 
-@numba.njit(cache=True)
+BLOCKED = -1e9
+"""Potential of a refractory neuron while the kernel runs: its hazard is nil, and it is set back to 0 when it may integrate again."""
+BLOCK = 64  # neurons that are searched together for spikes
+LOWEST_EXPONENT = -600.0  # exp of it times dt is still a normal number; arithmetic on smaller ones is slow
+
+
+@cached(numba.njit, nogil=True)
 def simulate(
-    drive, drive_stride, sizes, tau, rest, threshold, coupling, tau_syn, refractory_steps, delay_steps, dt, n_steps, recorded, generator
+    drive,
+    n_steps,
+    sizes,
+    tau_s,
+    rest,
+    threshold,
+    coupling,
+    tau_syn_s,
+    refractory_steps,
+    dt_s,
+    is_recorded,
+    generator,
+    potential,
+    remaining,
+    blocked,
+    synapse,
+    recent,
 ):
-    """Return (counts (n_steps, M) uint16, spike_step, spike_neuron) of the recorded neurons.
-
-    I <- e_s I + (1 - e_s) A(previous step); u <- e_m u + (1 - e_m)(rest + tau (sum_b W[m, b] I_b + drive_m)); hazard exp(u - threshold) Hz.
-    A neuron spikes when its integrated hazard passes an Exp(1) variate, which is the same law as spiking in a step with probability
-    1 - exp(-hazard dt) and needs one variate per spike. drive (n, M), du/dt, row t // drive_stride. recorded (n_neurons,) bool.
-    """
-    n_pop = len(sizes)
-    n_neurons = sizes.sum()
-    offset = np.zeros(n_pop + 1, np.int64)
-    offset[1:] = np.cumsum(sizes)
-    decay, decay_syn = np.exp(-dt / tau), np.exp(-dt / tau_syn)
-    counts = np.zeros((n_steps, n_pop), np.uint16)
-    synapse = np.zeros(n_pop)
-    potential = np.zeros(n_neurons)
-    remaining = np.zeros(n_neurons)
-    blocked = np.zeros(n_neurons, np.int64)
-    for i in range(n_neurons):
-        remaining[i] = generator.standard_exponential()
-    for m in range(n_pop):
-        for i in range(offset[m], offset[m + 1]):
-            potential[i] = rest[m] * generator.random()
-    step_list = np.zeros(1024, np.int64)
-    neuron_list = np.zeros(1024, np.int64)
+    """Return counts, spike_step, spike_neuron and leave the state in the last five arrays; see `simulate_microscopic`."""
+    n_populations, n_neurons = len(sizes), len(potential)
+    n_recent = len(recent)
+    stride = n_steps // len(drive)
+    decay, decay_syn = np.exp(-dt_s / tau_s), np.exp(-dt_s / tau_syn_s)
+    end = np.cumsum(sizes)
+    counts = np.zeros((n_steps, n_populations), np.int32)
+    hazard, scale, spiking = np.zeros(n_neurons), np.zeros(n_neurons), np.zeros(n_neurons, np.int64)
+    # Refractory neurons wait in a ring, first in first out, each with the step in which it integrates again.
+    waiting, release = np.zeros(n_neurons + 1, np.int64), np.zeros(n_neurons + 1, np.int64)
+    head, tail = 0, 0
+    for i in np.argsort(blocked):
+        if blocked[i] > 0:
+            potential[i] = BLOCKED
+            waiting[tail], release[tail] = i, blocked[i]
+            tail += 1
+    step_list, neuron_list = np.zeros(1024, np.int64), np.zeros(1024, np.int64)
     n_events = 0
     for t in range(n_steps):
-        for b in range(n_pop):
-            activity = counts[t - 1 - delay_steps, b] / (sizes[b] * dt) if t - 1 - delay_steps >= 0 else 0.0
-            synapse[b] = decay_syn[b] * synapse[b] + (1.0 - decay_syn[b]) * activity
-        for m in range(n_pop):
-            total = drive[t // drive_stride, m]
-            for b in range(n_pop):
+        while head != tail and release[head] == t:
+            potential[waiting[head]] = 0.0
+            head = (head + 1) % (n_neurons + 1)
+        for b in range(n_populations):
+            past = t - n_recent
+            count = counts[past, b] if past >= 0 else recent[t, b]
+            synapse[b] = decay_syn[b] * synapse[b] + (1.0 - decay_syn[b]) * (count / (sizes[b] * dt_s))
+        for m in range(n_populations):
+            total = 0.0
+            for b in range(n_populations):
                 total += coupling[m, b] * synapse[b]
-            gain = (1.0 - decay[m]) * (rest[m] + tau[m] * total)
-            n_fired = 0
-            for i in range(offset[m], offset[m + 1]):
-                if blocked[i] > 0:
-                    blocked[i] -= 1
-                    continue
-                u = decay[m] * potential[i] + gain
-                potential[i] = u
-                remaining[i] -= dt * math.exp(u - threshold[m])
-                if remaining[i] < 0.0:
-                    remaining[i] = generator.standard_exponential()
+            gain = (1.0 - decay[m]) * (rest[m] + tau_s[m] * (total + drive[t // stride, m]))
+            first, last = end[m] - sizes[m], end[m]
+            n_spiking = _integrate(
+                potential[first:last],
+                remaining[first:last],
+                hazard[first:last],
+                scale[first:last],
+                spiking,
+                decay[m],
+                gain,
+                threshold[m],
+                dt_s,
+            )
+            counts[t, m] = n_spiking
+            for k in range(n_spiking):
+                i = first + spiking[k]
+                remaining[i] = generator.standard_exponential()
+                if refractory_steps == 0:
                     potential[i] = 0.0
-                    blocked[i] = refractory_steps
-                    n_fired += 1
-                    if recorded[i]:
-                        if n_events == len(step_list):
-                            step_list = np.concatenate((step_list, np.zeros_like(step_list)))
-                            neuron_list = np.concatenate((neuron_list, np.zeros_like(neuron_list)))
-                        step_list[n_events] = t
-                        neuron_list[n_events] = i
-                        n_events += 1
-            counts[t, m] = n_fired
+                else:
+                    potential[i] = BLOCKED
+                    waiting[tail], release[tail] = i, t + 1 + refractory_steps
+                    tail = (tail + 1) % (n_neurons + 1)
+                if is_recorded[i]:
+                    if n_events == len(step_list):
+                        step_list = np.concatenate((step_list, np.zeros_like(step_list)))
+                        neuron_list = np.concatenate((neuron_list, np.zeros_like(neuron_list)))
+                    step_list[n_events], neuron_list[n_events] = t, i
+                    n_events += 1
+    blocked[:] = 0
+    while head != tail:
+        i = waiting[head]
+        blocked[i], potential[i] = release[head] - n_steps, 0.0
+        head = (head + 1) % (n_neurons + 1)
+    past = np.concatenate((recent, counts))[n_steps:]
+    recent[:] = past
     return counts, step_list[:n_events], neuron_list[:n_events]
+
+
+@cached(numba.njit, nogil=True)
+def _integrate(potential, remaining, hazard, scale, spiking, decay, gain, threshold, dt_s):
+    """Move potentials and remaining hazards of one population on by a step; return how many neurons spike, their numbers in `spiking`."""
+    n_neurons, n_spiking = len(potential), 0
+    for i in range(n_neurons):
+        potential[i] = decay * potential[i] + gain
+        exponent = potential[i] - threshold
+        hazard[i] = exponent if exponent > LOWEST_EXPONENT else LOWEST_EXPONENT
+    exp_in_place(hazard, scale)
+    for first in range(0, n_neurons, BLOCK):
+        last = min(first + BLOCK, n_neurons)
+        n_here = 0
+        for i in range(first, last):
+            remaining[i] -= dt_s * hazard[i]
+            n_here += remaining[i] < 0.0
+        if n_here > 0:
+            for i in range(first, last):
+                if remaining[i] < 0.0:
+                    spiking[n_spiking] = i
+                    n_spiking += 1
+    return n_spiking
