@@ -18,6 +18,7 @@ from fitspike.learning.checkpoint import Training, copy_raw, restore
 from fitspike.learning.checkpoint import to_arrays as to_checkpoint
 from fitspike.learning.optimisers import OptimiserSlots, learning_rate_at, make_optimiser
 from fitspike.learning.stopping import LARGEST, StopRule, Watch, diverged, limit_reached
+from fitspike.losses.base import HasCheck
 from fitspike.losses.total import WeightedLosses, record_all
 from fitspike.models.base import Model, SolverContext, SolverReport
 from fitspike.params import ParamSpec, constrain, to_arrays, to_raw
@@ -130,12 +131,13 @@ class _Run:
                 specs = transform.reparametrise(specs)
         self.specs = specs
         self.stop = StopRule(context.max_steps or DEFAULT_MAX_STEPS, context.deadline_s, settings.patience, settings.min_improvement)
+        self.n_free_trials = settings.n_free_trials or settings.n_trials
         self.n_bins = settings.n_bins or min(DEFAULT_MAX_BINS, max(1, int(binned.bins_per_trial.max(initial=1))))
         self.validation = None
-        if settings.validation_fraction > 0:
-            binned, self.validation = binned.folds(max(2, round(1.0 / settings.validation_fraction)))[0]
         # Trials that repeat each other stay whole: pieces of them would be compared with other parts of the stimulus.
         has_repeats = binned.info().has_repeats
+        if settings.validation_fraction > 0:
+            binned, self.validation = _set_aside(binned, settings.validation_fraction, losses, model)
         self.binned = binned if has_repeats else cut_long_trials(binned, self.n_bins, settings.n_trials)
         if self.binned.n_scored_bins == 0:
             raise InvalidInputError("there is no bin to train on. Check the selection, the split and the trials' durations.")
@@ -177,7 +179,7 @@ class _Run:
     def _carry_template(self, training: Training) -> Any:
         """Return a carry such as the rule made of the last chunk, found by asking it for directions on that chunk once more."""
         _, _, chunk = next(self._chunks(training.epoch, training.position))
-        probe = Batch(chunk, None, self.context.stream.child("probe"), recorded=self.recorded)
+        probe = Batch(chunk, None, self.context.stream.child("probe"), recorded=self.recorded, n_free_trials=self.n_free_trials)
         self.bound.directions(training.raw, probe)
         return probe.new_carry
 
@@ -243,7 +245,7 @@ class _Run:
             carry,
             rng,
             recorded=self.recorded,
-            n_free_trials=settings.n_free_trials or settings.n_trials,
+            n_free_trials=self.n_free_trials,
             wants_term_norms=(training.step + 1) % settings.log_every == 0,
         )
         directions, metrics = self.bound.directions(training.raw, batch)
@@ -300,6 +302,28 @@ class _Run:
             total -= float(log_likelihood.sum())
             n_scored += int(chunk.mask_numpy.sum()) * chunk.n_neurons
         return total / max(1, n_scored)
+
+
+def _set_aside(binned: BinnedSpikes, fraction: float, losses: WeightedLosses, model: Model) -> tuple[BinnedSpikes, BinnedSpikes]:
+    """Return the training data without, and the part set aside to validate; whole trials where free runs may be compared with repeats.
+
+    Raises
+    ------
+    InvalidInputError
+        If a loss makes no sense for what is left.
+    """
+    n_folds = max(2, round(1.0 / fraction))
+    if binned.info().has_repeats and any("rollout" in loss.needs for loss, _ in losses.values()):
+        n_folds = min(n_folds, binned.n_trials)
+    training, validation = binned.folds(n_folds)[0]
+    for loss, _ in losses.values():
+        if not isinstance(loss, HasCheck):
+            continue
+        try:
+            loss.check(training, model)
+        except InvalidInputError as error:
+            raise type(error)(f"with validation_fraction={fraction} set aside: {error} Or use validation_fraction=0.") from error
+    return training, validation
 
 
 def _put(raw: RawParams, values: RawParams) -> None:

@@ -13,7 +13,9 @@ from fitspike.errors import BackendError, InvalidInputError, RunFolderError, Unk
 from fitspike.learning.bptt import BPTT
 from fitspike.learning.trainer import TrainSettings, train
 from fitspike.losses.likelihood import NegativeLogLikelihood
+from fitspike.losses.noise_correlation import NoiseCorrelationLoss
 from fitspike.losses.priors import L2
+from fitspike.losses.summary_statistics import StatisticLoss
 from fitspike.models.base import SolverContext
 from fitspike.models.spiking_network import SpikingNetwork
 from fitspike.neurons.srm import SRM
@@ -21,13 +23,15 @@ from fitspike.params import ParamSpec, initial_params, to_tensors
 from fitspike.recording.binned import SpikeChunk
 from fitspike.recording.recording import Recording, Signal
 from fitspike.rng import Stream
+from fitspike.statistics.rates import PSTH
 
 NLL = {"nll": (NegativeLogLikelihood(), 1.0)}
 
 
-def random_binned(n_trials=12, n_bins=80, n_neurons=4, rate=0.15, seed=0):
+def random_binned(n_trials=12, n_bins=80, n_neurons=4, rate=0.15, seed=0, conditions=None):
     rng = np.random.default_rng(seed)
-    return Recording.from_counts((rng.random((n_trials, n_bins, n_neurons)) < rate).astype(int), dt_ms=1.0).bin()
+    counts = (rng.random((n_trials, n_bins, n_neurons)) < rate).astype(int)
+    return Recording.from_counts(counts, dt_ms=1.0, conditions=conditions).bin()
 
 
 class Log:
@@ -112,6 +116,18 @@ def test_an_interrupted_run_says_so_and_goes_on_as_if_it_had_not_been():
     _, report = run(model, binned, log=log)
     assert report.status == "INTERRUPTED" and report.n_steps == 20
     resumed, _ = run(model, binned, resume=log.resume(20))
+    assert all(np.array_equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_a_resumed_run_simulates_as_many_free_trials_as_before():
+    """Batches of two recorded trials, of which no two halves with repeats can be made; twenty simulated ones."""
+    model, log = SpikingNetwork(time_bumps=4), Log(interrupt_at=10)
+    losses = NLL | {"noise_correlation": (NoiseCorrelationLoss(), 1.0)}
+    settings = {"losses": losses, "n_trials": 2, "n_free_trials": 20, "n_bins": 40, "max_steps": 20}
+    binned = random_binned(6, conditions=["a"] * 6)
+    whole, _ = run(model, binned, **settings)
+    run(model, binned, log=log, **settings)
+    resumed, _ = run(model, binned, resume=log.resume(10), **settings)
     assert all(np.array_equal(resumed[name], whole[name]) for name in whole)
 
 
@@ -217,6 +233,23 @@ def test_validation_keeps_the_parameters_of_the_lowest_held_out_loss():
     likelihood, _ = model.log_likelihood(to_tensors(params), next(validation.chunks(12, batch_trials=4)), None, Stream(0, "x"))
     np.testing.assert_allclose(-likelihood.sum().item() / (4 * 12 * 6), min(losses), rtol=1e-3)
     assert min(losses) < losses[-1] - 0.01
+
+
+def test_validation_takes_whole_trials_where_trials_repeat():
+    """Cut into blocks, parts of one stimulus would be compared with other parts of it."""
+    seen = []
+
+    class Psth(StatisticLoss):
+        def record(self, binned):
+            seen.append(binned)
+            return super().record(binned)
+
+    binned = random_binned(3, 200, conditions=["a"] * 3)
+    losses = NLL | {"psth": (Psth(PSTH()), 1.0)}
+    run(SpikingNetwork(time_bumps=4), binned, losses=losses, max_steps=2, n_free_trials=10, validation_fraction=0.2)
+    assert seen[0].n_trials == 2 and list(seen[0].bins_per_trial) == [200, 200]
+    with pytest.raises(InvalidInputError, match="with validation_fraction=0.2 set aside: .* the training data are one trial"):
+        run(SpikingNetwork(time_bumps=4), binned.select_trials([0, 1]), losses=losses, validation_fraction=0.2)
 
 
 def test_history_holds_plain_floats():
