@@ -10,6 +10,7 @@ def fitspike_register_datasets(register):
     """Register the generators, and a dataset per card in cards/."""
     register("fitspike_datasets.generators_glm:CoupledGLMNetwork", name="coupled-glm-network")
     register("fitspike_datasets.generators_lif:EscapeNoiseLIFNetwork", name="escape-noise-lif-network")
+    register("fitspike_datasets.generators_populations:PopulationNetwork", name="population-network")
     register("fitspike_datasets.generators_two_areas:TwoAreaTrials", name="two-area-trials")
     register("fitspike_datasets.generators_v1_like:SlowNoiseMovie", name="slow-noise-movie")
     register("fitspike_datasets.generators_v1_like:HiddenAssembliesMovie", name="hidden-assemblies-movie")

@@ -28,10 +28,18 @@ _LAZY = {
     "fitspike.recording.reading": ("Reader",),
     "fitspike.recording.binned": ("BinnedSpikes", "SpikeChunk"),
     "fitspike.kernels.compiling": ("cached",),
+    "fitspike.kernels.microscopic": (
+        "MicroscopicRun",
+        "MicroscopicState",
+        "PopulationConstants",
+        "simulate_microscopic",
+        "start_microscopic",
+    ),
     "fitspike.neurons.base": ("Emission", "HasLinearForm", "HasSeparateReset", "LinearForm", "NeuronModel"),
     "fitspike.neurons.emissions": ("NEVER_DRIVE", "get_emission"),
     "fitspike.rollout": ("Driven", "LinearState", "RolloutCarry", "rollout"),
     "fitspike.statistics.base": ("Expected", "Statistic"),
+    "fitspike.statistics.winners": ("dwell_times_s", "switch_bins", "winning_population"),
     "fitspike.losses.base": ("FreeRun", "HasCheck", "HasParams", "HasRecord", "Loss", "LossContext"),
     "fitspike.losses.readout": ("leaky_readout",),
     "fitspike.models.base": (
