@@ -205,7 +205,8 @@ class PopulationNetwork:
         """Return the truth behind `load(seed=seed)`, all of it in `values`.
 
         coupling (n_populations, n_populations) [post, pre]; tau_m_ms, rest, threshold, tau_syn_ms, n_neurons (n_populations,); t_ref_ms,
-        delay_ms (1,); activity_hz (n_trials, n_bins, n_populations): rate of whole populations in each bin; membership (n_observed,).
+        synaptic_delay_ms (1,); activity_hz (n_trials, n_bins, n_populations): rate of whole populations in each bin; membership
+        (n_observed,).
         With two or more excitatory populations also winner (n_trials, n_bins), the one that leads, -1 while none does yet; switch_trial
         and switch_s (n_switches,): when in its trial another one takes the lead.
         """
@@ -221,7 +222,7 @@ class PopulationNetwork:
             **each,
             "n_neurons": np.array(self.sizes, dtype=np.float64),
             "t_ref_ms": np.array([self.t_ref_ms]),
-            "delay_ms": np.array([self.delay_ms]),
+            "synaptic_delay_ms": np.array([self.delay_ms]),
             "activity_hz": activity_hz,
             "membership": self._membership(),
         }

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from fitspike_datasets.generators_populations import PopulationNetwork
 
+from fitspike import load
 from fitspike.datasets.base import Dataset
+from fitspike.datasets.fetching import make
+from fitspike.datasets.truth import load_truth
 from fitspike.errors import InvalidInputError
 from fitspike.statistics.winners import box_smoothed, dwell_times_s, winning_population
 
@@ -132,6 +135,16 @@ def test_settings_from_a_file_are_lists():
     dataset = PopulationNetwork(sizes=[5, 5, 5], coupling=[[0, 0, 0]] * 3, tau_syn_ms=[1, 2, 3], n_observed=[1, 1, 1], duration_s=0.4)
     assert dataset.sizes == (5, 5, 5) and hash(dataset) == hash(replace(dataset))
     assert dataset.load(seed=0).n_neurons == 3
+
+
+def test_dataset_is_made_from_the_registry_with_its_truth_in_the_folder(tmp_path):
+    folder = make("population-network", tmp_path / "made", seed=6, settings={"sizes": [30, 20, 10], "duration_s": 0.4, "n_observed": 2})
+    kept = load_truth(folder).values
+    expected = PopulationNetwork(sizes=(30, 20, 10), duration_s=0.4, n_observed=2).truth(seed=6).values
+    assert kept.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(kept[name], value)
+    assert load(folder).neurons.populations.tolist() == ["0", "0", "1", "1", "2", "2"]
 
 
 @pytest.mark.slow
