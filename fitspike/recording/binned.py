@@ -154,6 +154,7 @@ class BinnedSpikes:
             mean_count=self.mean_count(),
             has_repeats=bool((self.repeat_groups >= 0).any()),
             n_scored_bins=self.n_scored_bins,
+            start_bins=tuple(np.unique(np.asarray(self.trial_bin)).tolist()),
         )
 
     # -- signals ------------------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ class DataInfo:
     n_conditions counts the distinct trial conditions (0: none). `signals` maps each signal's name to its number of channels.
     `populations` gives each neuron's population label. `mean_count` (n_neurons,) is the mean spike count per bin of the training data.
     `n_scored_bins` counts the bins of all trials outside warm-ups, where it is known. `has_repeats` says whether
-    trials repeat one stimulus (`BinnedSpikes.repeat_groups`).
+    trials repeat one stimulus (`BinnedSpikes.repeat_groups`). `start_bins` are the bins of their original trials at which trials start, in
+    ascending order: (0,) unless beginnings were cut off. Empty: not known, and taken as 0.
     """
 
     n_neurons: int
@@ -28,3 +29,4 @@ class DataInfo:
     mean_count: np.ndarray | None = None
     has_repeats: bool = False
     n_scored_bins: int | None = None
+    start_bins: tuple[int, ...] = ()

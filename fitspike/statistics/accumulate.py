@@ -107,12 +107,16 @@ def whole_windows(past: Past | None, spikes: torch.Tensor, chunk: SpikeChunk, n_
 
 @dataclass(frozen=True)
 class Groups:
-    """Which windows are centred together: those of one trial, or those at one place of the repeats of one condition."""
+    """Which windows are centred together: those of one trial, or those at one place of the repeats of one condition.
+
+    Trials of one condition repeat each other if they start at the same bin of their original trials, one of `start_bins`.
+    """
 
     by_condition: bool
     n_groups: int
     n_windows: int
     n_conditions: int
+    start_bins: tuple[int, ...] = (0,)
 
     @classmethod
     def of(cls, data: DataInfo, centre: str, n_bins: int, n_values_per_group: int) -> Groups:
@@ -127,21 +131,25 @@ class Groups:
             raise InvalidInputError(f"centre={centre!r} is unknown. Use 'auto', 'condition' or 'trial'.")
         by_condition = centre == "condition" or (centre == "auto" and data.has_repeats)
         n_windows = int(np.max(data.bins_per_trial, initial=0)) // n_bins
-        n_groups = max(1, data.n_conditions) * n_windows if by_condition else data.n_trials
+        start_bins = data.start_bins or (0,)
+        n_groups = max(1, data.n_conditions) * len(start_bins) * n_windows if by_condition else data.n_trials
         if n_groups * n_values_per_group > MAX_GROUP_VALUES:
             raise InvalidInputError(
                 f"a statistic centred by {'condition and time' if by_condition else 'trial'} would keep {n_groups} x {n_values_per_group} "
                 "sums. Use a longer window_ms, fewer lags or fewer neurons."
             )
-        return cls(by_condition, n_groups, n_windows, data.n_conditions)
+        return cls(by_condition, n_groups, n_windows, data.n_conditions, start_bins)
 
     def index(self, chunk: SpikeChunk, first: int, n: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the group of windows first .. first + n of each trial, (n_trials, n) int64, and whether it has one, bool."""
         window = np.arange(first, first + n)[None, :]
         if self.by_condition:
             condition = np.asarray(chunk.condition) if self.n_conditions else np.zeros(chunk.n_trials, np.int64)
-            known = (condition >= 0)[:, None] & (window < self.n_windows)
-            group = condition[:, None] * self.n_windows + window
+            starts = np.asarray(self.start_bins)
+            start = np.asarray(chunk.trial_bin) - chunk.first_bin if len(starts) > 1 else np.full(chunk.n_trials, starts[0])
+            which = np.searchsorted(starts, start).clip(max=len(starts) - 1)
+            known = ((condition >= 0) & (starts[which] == start))[:, None] & (window < self.n_windows)
+            group = (condition * len(starts) + which)[:, None] * self.n_windows + window
         else:
             group = np.broadcast_to(np.asarray(chunk.trial)[:, None], (chunk.n_trials, n))
             known = np.broadcast_to(window >= 0, group.shape)

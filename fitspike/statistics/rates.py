@@ -78,7 +78,8 @@ class PSTH:
     """Return the mean rate over the trials of each condition: (n_conditions, n_windows, n_neurons), Hz.
 
     m_c(w, i) = mean over trials k of condition c of n_i(k, w) / window. Trials without a condition count only where no trial has one.
-    Windows that lie partly in a warm-up or past a trial's end are left out; NaN where no trial is left.
+    Windows that lie partly in a warm-up or past a trial's end are left out; NaN where no trial is left. Where beginnings of trials were cut
+    off, trials that start at different bins of their original ones count as conditions of their own.
     """
 
     window_ms: float | None = None

@@ -139,6 +139,18 @@ def test_psth_equals_the_event_version_where_all_trials_reach():
     np.testing.assert_allclose(evaluate(PopulationRate(4.0), binned), expected.rate_hz.mean(-1))
 
 
+def test_trials_whose_beginning_was_cut_off_are_no_repeats_of_whole_ones():
+    """A spike in bin 20 of each trial; two trials of six lack their first ten bins."""
+    counts = np.zeros((6, 31, 1), int)
+    counts[:, 20] = 1
+    whole = Recording.from_counts(counts, dt_ms=2.0, conditions=["a", "b"] * 3).bin()
+    binned = whole.pieces([(k, 0 if k < 4 else 10, 31, 0) for k in range(6)])
+    for n_bins in (1000, 7):
+        rate = evaluate(PSTH(), binned, n_bins, 6)
+        assert [tuple(at) for at in np.argwhere(rate[..., 0] > 0)] == [(0, 20), (1, 10), (2, 20), (3, 10)]
+        assert np.nanmax(rate) == 500.0  # every repeat has the spike, one per 2 ms
+
+
 def test_noise_correlation_equals_numpy_and_is_ordered_post_pre():
     rng = np.random.default_rng(0)
     counts = rng.poisson(0.3, (40, 50, 2))
