@@ -25,7 +25,7 @@ class TrainingData:
     """Shape and names of the training data, and its mean rates.
 
     mean_count (n_neurons,): mean spike count per training bin. signals: channels by name. split: what was held out, in words.
-    one_per_bin: whether several spikes of a neuron in a bin count as one.
+    one_per_bin: whether several spikes of a neuron in a bin count as one. has_repeats, start_bins: as in `DataInfo`.
     """
 
     neuron_ids: tuple[str, ...]
@@ -40,10 +40,13 @@ class TrainingData:
     split: str = ""
     notes: tuple[str, ...] = field(default=())
     one_per_bin: bool = False
+    has_repeats: bool = False
+    start_bins: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, binned: BinnedSpikes, *, split: str, notes: tuple[str, ...] = (), one_per_bin: bool = False) -> TrainingData:
         """Return what is to be remembered of binned training data."""
+        info = binned.info()
         return cls(
             neuron_ids=tuple(map(str, binned.neurons.ids)),
             populations=tuple(map(str, binned.neurons.populations)),
@@ -57,6 +60,8 @@ class TrainingData:
             split=split,
             notes=notes,
             one_per_bin=one_per_bin,
+            has_repeats=info.has_repeats,
+            start_bins=info.start_bins,
         )
 
     @property
@@ -80,6 +85,9 @@ class TrainingData:
             populations=self.populations,
             n_conditions=len(self.condition_names),
             mean_count=np.asarray(self.mean_count),
+            has_repeats=self.has_repeats,
+            n_scored_bins=self.n_scored_bins,
+            start_bins=self.start_bins,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Run folders: written whole, refused twice, read by numpy and json alone; components remembered by name and version."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from fitspike.results.files import plain, read_arrays, write_arrays, write_bytes
 from fitspike.results.result import FitResult
 from fitspike.results.run_dir import RunFolder, next_folder
 from fitspike.results.simulation import FreeTrials, simulate_events
+from fitspike.results.training_data import TrainingData
 from fitspike.rng import Stream
 
 
@@ -233,6 +235,19 @@ def test_scores_need_the_neurons_of_the_fit(stored_run):
     assert result.score(shuffled)["log_likelihood"] == pytest.approx(result.scores["log_likelihood"], rel=1e-9)
     with pytest.raises(ValueError, match="1 of the 3 fitted neurons are missing: b"):
         result.score(recording.select(neurons=["a", "c"]))
+
+
+def test_what_a_model_may_know_of_the_training_data_survives_storing():
+    """Statistics centred by condition of repeats would else be centred by trial when a stored fit is measured."""
+    counts = np.random.default_rng(0).integers(0, 2, (4, 30, 2))
+    binned = Recording.from_counts(counts, dt_ms=2.0, conditions=["a", "b"] * 2).bin().pieces([(k, k // 2, 30, 1) for k in range(4)])
+    stored = TrainingData.from_json(json.loads(json.dumps(TrainingData.of(binned, split="none").to_json())))
+    before, after = (dataclasses.asdict(info) for info in (binned.info(), stored.info()))
+    assert before["has_repeats"] is False and before["start_bins"] == (0, 1)
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value, err_msg=name)
+    whole = Recording.from_counts(counts, dt_ms=2.0, conditions=["a", "b"] * 2).bin()
+    assert TrainingData.of(whole, split="none").info().has_repeats
 
 
 def test_signals_that_the_fit_did_not_have_do_not_matter():
