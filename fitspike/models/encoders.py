@@ -123,7 +123,8 @@ class ModuleEncoder:
     """Any torch module as an encoder.
 
     make(n_channels) returns a module that maps signals (n_stimuli, n_past_bins + n_bins, n_channels) to features (n_stimuli, n_bins,
-    n_features). Its parameters are fitted with the network's, started where the module starts them; buffers stay as they are.
+    n_features). Its parameters are fitted with the network's, started where the module starts them, but for those that require no gradient;
+    these and buffers stay as they are. The module runs in evaluation mode: no dropout, no statistics of batches.
 
     A run with a module is resumed and repeated from Python with the same `make`, not from its run.toml.
     """
@@ -137,7 +138,7 @@ class ModuleEncoder:
         if n_channels not in self._made:
             with torch.random.fork_rng():
                 torch.manual_seed(0)
-                self._made[n_channels] = self.make(n_channels)
+                self._made[n_channels] = self.make(n_channels).eval()
         return self._made[n_channels]
 
     def n_features(self, n_channels: int) -> int:
@@ -156,7 +157,13 @@ class ModuleEncoder:
     def param_specs(self, n_channels: int) -> Mapping[str, ParamSpec]:
         """Return a spec per parameter of the module."""
         return {
-            name: ParamSpec(tuple(value.shape), "1", init=value.detach().double().numpy().copy(), doc="parameter of the encoder's module")
+            name: ParamSpec(
+                tuple(value.shape),
+                "1",
+                init=value.detach().double().numpy().copy(),
+                trainable=value.requires_grad,
+                doc="parameter of the encoder's module",
+            )
             for name, value in self._module(n_channels).named_parameters()
         }
 

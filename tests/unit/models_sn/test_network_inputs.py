@@ -94,6 +94,33 @@ def test_a_torch_module_encodes_and_is_fitted():
     assert np.abs(result.params["encoder/0.weight"] - before).max() > 1e-3
 
 
+def test_a_torch_module_encodes_without_chance_and_keeps_its_buffers_and_frozen_parameters():
+    def make(n_channels):
+        module = torch.nn.Sequential(
+            torch.nn.Linear(n_channels, 4), torch.nn.LayerNorm(4), torch.nn.Dropout(0.5), torch.nn.Unflatten(2, (4, 1)), Squeeze()
+        )
+        module[0].requires_grad_(False)
+        return module
+
+    class Squeeze(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(4)
+
+        def forward(self, x):
+            return self.norm(x.squeeze(3).transpose(1, 2)).transpose(1, 2)
+
+    encoder = ModuleEncoder(make)
+    specs = encoder.param_specs(3)
+    params = {name: torch.as_tensor(np.asarray(spec.init), dtype=torch.float32) for name, spec in specs.items()}
+    values = torch.randn(2, 7, 3, generator=torch.Generator().manual_seed(0))
+    assert encoder.n_features(3) == 4
+    first = encoder.features(params, values)
+    torch.testing.assert_close(encoder.features(params, values), first, rtol=0, atol=0)
+    torch.testing.assert_close(encoder.features(params, values[:1]), first[:1])
+    assert not specs["0.weight"].trainable and specs["1.weight"].trainable
+
+
 def test_time_bumps_are_the_conditions_own_and_sum_to_one():
     counts = [np.zeros((N_BINS, 2), int)] * 4
     binned = Recording.from_counts(counts, dt_ms=10.0, conditions=["a", "b", "a", "b"]).bin()
