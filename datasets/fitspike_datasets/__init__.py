@@ -16,6 +16,9 @@ def fitspike_register_datasets(register):
     register("fitspike_datasets.generators_v1_like:HiddenAssembliesMovie", name="hidden-assemblies-movie")
     register("fitspike_datasets.generators_v1_like:DisynapticMovie", name="disynaptic-movie")
     register("fitspike_datasets.generators_poisson:InhomogeneousPoisson", name="inhomogeneous-poisson")
+    register("fitspike_datasets.task_evidence:EvidenceAccumulation", name="evidence-accumulation")
+    register("fitspike_datasets.task_pattern:PatternGeneration", name="pattern-generation")
+    register("fitspike_datasets.task_store_recall:StoreRecall", name="store-recall")
 
     from fitspike.plugin import read_cards
 

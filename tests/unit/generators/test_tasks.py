@@ -1,0 +1,105 @@
+"""Tasks: what is shown, what is asked and when, counted from the spikes and the target signal against the truth and closed forms."""
+
+import numpy as np
+import pytest
+from fitspike_datasets.task_evidence import EvidenceAccumulation
+from fitspike_datasets.task_pattern import PatternGeneration
+from fitspike_datasets.task_store_recall import StoreRecall
+
+from fitspike.errors import InvalidInputError
+
+
+def dense(recording):
+    """Return spikes (n_trials, n_bins, n_inputs) and target (n_trials, n_bins, n_out)."""
+    binned = recording.bin()
+    chunk = binned.chunk(range(binned.n_trials), 0, int(binned.bins_per_trial.max()))
+    return chunk.dense_numpy("float64"), chunk.signal_values["target"]
+
+
+def test_pattern_is_a_sum_of_the_four_sines_that_starts_at_zero():
+    recording = PatternGeneration(n_targets=2).load(seed=3)
+    spikes, target = dense(recording)
+    assert spikes.shape == (1, 1000, 100) and target.shape == (1, 1000, 2)
+    assert abs(spikes.mean() - 0.05) < 5 * np.sqrt(0.05 * 0.95 / spikes.size)
+    assert (target[0, 0] == 0).all() and np.abs(target).max(1) == pytest.approx(np.ones((1, 2)))
+    # over 999 steps the sines of 1, 2, 3 and 5 cycles and a constant explain everything
+    t = np.arange(1000) / 999 * 2 * np.pi
+    basis = np.stack([np.ones(1000), *(f(k * t) for k in (1, 2, 3, 5) for f in (np.sin, np.cos))], axis=1)
+    _, residual, _, _ = np.linalg.lstsq(basis, target[0], rcond=None)
+    assert (residual < 1e-20).all()
+    np.testing.assert_array_equal(PatternGeneration(n_targets=2).truth(seed=3).values["target"], target[0])
+
+
+def test_evidence_trial_has_cues_delay_and_recall_where_the_code_of_the_paper_has_them():
+    dataset = EvidenceAccumulation(n_trials=400)
+    spikes, target = dense(dataset.load(seed=1))
+    truth = dataset.truth(seed=1).values
+    assert spikes.shape == (400, 2250, 40)
+    rate = spikes.reshape(400, 2250, 4, 10).mean(-1)  # of the groups left, right, recall, background
+    for number in range(7):
+        cue = rate[:, 150 * number + 50 : 150 * number + 150, :2].mean(1)
+        np.testing.assert_array_equal(cue.argmax(1), truth["cues"][:, number])
+        assert cue.min() == 0.0 and cue.max(1).mean() == pytest.approx(0.04, rel=0.05)
+        assert not rate[:, 150 * number : 150 * number + 50, :3].any()
+    assert not rate[:, 1050:2100, :3].any() and rate[:, 2100:, 2].mean() == pytest.approx(0.04, rel=0.05)
+    assert rate[:, :, 3].mean() == pytest.approx(0.01, rel=0.05)
+    assert not target[:, :2100].any() and (target[:, 2100:].sum(-1) == 1).all()
+    majority = [np.bincount(row, minlength=2).argmax() for row in truth["cues"]]
+    np.testing.assert_array_equal(target[:, -1].argmax(-1), majority)
+    assert np.mean(majority) == pytest.approx(0.5, abs=5 * 0.5 / 20)
+    # all seven cues are on one side in 0.7^7 + 0.3^7 = 8.3 % of trials
+    assert np.mean(np.isin(truth["cues"].sum(1), (0, 7))) == pytest.approx(0.7**7 + 0.3**7, abs=5 * np.sqrt(0.08 * 0.92 / 400))
+
+
+def test_store_recall_asks_for_the_last_stored_bit():
+    dataset = StoreRecall(n_trials=300, symbol_ms=50.0)
+    spikes, target = dense(dataset.load(seed=2))
+    assert spikes.shape == (300, 600, 100) and target.shape == (300, 600, 2)
+    shown = spikes.reshape(300, 12, 50, 4, 25).mean((2, 4)) > 0.02  # active groups of each symbol
+    asked = target.reshape(300, 12, 50, 2).mean(2)
+    n_pairs = 0
+    for sequence, question in zip(shown, asked, strict=True):
+        kept, n_here = None, 0
+        for (zero, one, store, recall), wanted in zip(sequence, question, strict=True):
+            assert not (store and recall)
+            assert (zero ^ one) == (not recall)
+            if store:
+                assert kept is None
+                kept = int(one)
+            if recall:
+                assert kept is not None and wanted[kept] == 1.0 and wanted.sum() == 1.0
+                kept, n_here = None, n_here + 1
+            else:
+                assert not wanted.any()
+        assert kept is None and n_here >= 1
+        n_pairs += n_here
+    truth = dataset.truth(seed=2).values
+    assert (truth["answer"] >= 0).sum() == n_pairs
+    assert spikes[..., 50:75][np.repeat(truth["commands"] == 1, 50, axis=1)].mean() == pytest.approx(0.05, rel=0.05)
+
+
+def test_delays_between_store_and_recall_are_those_of_the_accepted_sequences():
+    """Enumerated: P(delay = d) over all command patterns of 5 symbols with an even, positive number of commands."""
+    dataset = StoreRecall(n_trials=20000, n_symbols=5, symbol_ms=1.0, command_prob=0.3, group_size=1)
+    commands = dataset.truth(seed=0).values["commands"] > 0
+    weight, expected = 0.0, np.zeros(5)
+    for code in range(32):
+        pattern = np.array([code >> i & 1 for i in range(5)])
+        places = np.flatnonzero(pattern)
+        if len(places) >= 2 and len(places) % 2 == 0:
+            prob = 0.3 ** len(places) * 0.7 ** (5 - len(places))
+            weight += prob
+            expected[places[1] - places[0]] += prob
+    first = [np.flatnonzero(row)[:2] for row in commands]
+    found = np.bincount([b - a for a, b in first], minlength=5) / len(first)
+    np.testing.assert_allclose(found, expected / weight, atol=5 * np.sqrt(0.25 / 20000))
+
+
+def test_settings_are_checked():
+    for wrong, text in (({"n_cues": 6}, "odd"), ({"majority": 0.4}, "majority"), ({"cue_ms": 0.0}, "cue_ms=0.0 must be positive")):
+        with pytest.raises(InvalidInputError, match=text):
+            EvidenceAccumulation(**wrong)
+    with pytest.raises(InvalidInputError, match="at least 2"):
+        StoreRecall(n_symbols=1)
+    with pytest.raises(InvalidInputError, match="command_prob"):
+        StoreRecall(command_prob=1.0)
