@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fitspike.errors import InvalidInputError
 from fitspike.losses.base import LossContext, LossTerms
+from fitspike.losses.summary_statistics import is_binary
 
 if TYPE_CHECKING:
     from fitspike.recording.binned import BinnedSpikes
@@ -30,10 +31,15 @@ class HiddenRate:
             raise InvalidInputError(f"loss {self.name!r}: rate_hz={self.rate_hz} must be positive.")
 
     def check(self, binned: BinnedSpikes, model: Any) -> None:
-        """Raise where the model has no hidden neurons."""
+        """Raise where the model has no hidden neurons, or the target is none that they can have."""
         if not getattr(model, "n_hidden", 0):
             raise InvalidInputError(
                 f"loss {self.name!r} holds hidden neurons at a rate, and {model.name!r} has none. Set n_hidden, or leave this loss out."
+            )
+        if self.record(binned) > 1 and is_binary(model):
+            raise InvalidInputError(
+                f"loss {self.name!r}: rate_hz={self.rate_hz} is more than one spike per bin of {binned.dt_ms:g} ms, the most that the "
+                f"model's emission knows. Use at most {1000 / binned.dt_ms:g}, shorter bins, or emission='poisson'."
             )
 
     def record(self, binned: BinnedSpikes) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -110,10 +110,13 @@ def simulated_value(statistic: Statistic, free: FreeRun, context: LossContext, r
         spikes, chunk = spikes[index], chunk.rows(rows)
         expected = None if expected is None else Expected(*(part[index] for part in expected))
     takes = getattr(statistic, "takes_expected", False)
+    # Several may follow one recorded trial; each is a trial of its own.
+    chunk = replace(chunk, trial=np.arange(chunk.n_trials))
+    acc = statistic.init(replace(context.data, n_trials=max(context.data.n_trials, chunk.n_trials)))
     if expected is None or not takes or (takes == "binary" and not is_binary(context.model)):
-        acc = statistic.update(statistic.init(context.data), spikes, chunk)
+        acc = statistic.update(acc, spikes, chunk)
     else:
-        acc = statistic.update(statistic.init(context.data), spikes, chunk, expected=expected)
+        acc = statistic.update(acc, spikes, chunk, expected=expected)
     return statistic.finalise(acc)
 
 

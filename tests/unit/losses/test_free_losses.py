@@ -17,7 +17,7 @@ from fitspike.losses.base import FreeRun, LossContext
 from fitspike.losses.distances import DISTANCES, distance
 from fitspike.losses.hidden_rate import HiddenRate
 from fitspike.losses.noise_correlation import NoiseCorrelationLoss
-from fitspike.losses.summary_statistics import StatisticLoss, expected_of, halves, recorded_value
+from fitspike.losses.summary_statistics import StatisticLoss, expected_of, halves, recorded_value, simulated_value
 from fitspike.models.base import Rollout
 from fitspike.models.spiking_network import SpikingNetwork
 from fitspike.neurons.srm import SRM
@@ -126,6 +126,17 @@ def test_free_rows_repeat_conditions_ten_times():
     rows = free_rows(chunk_of([2, 1, 2, 0]), 21, has_repeats=True)
     assert rows.tolist() == [0, 2] * 5 + [0] + [1] * 10
     assert len(free_rows(chunk_of([2, 1]), 4, has_repeats=True)) == 4
+
+
+def test_simulated_copies_of_one_trial_are_centred_one_by_one():
+    """Two copies of a trial without repeats, one at 2 spikes in every bin and one silent: neither varies within itself."""
+    binned = Recording.from_counts(np.random.default_rng(0).integers(0, 2, (N_BINS, 2)), dt_ms=5.0).bin()
+    spikes = torch.zeros(2, N_BINS, 2, dtype=torch.float64)
+    spikes[0] = 2.0
+    free = FreeRun(Rollout(spikes, torch.zeros(()), {}), binned.chunk([0], 0, N_BINS).rows([0, 0]))
+    context = LossContext(SpikingNetwork(), {}, free.chunk, binned.info(), Stream(0, "x"))
+    covariance = simulated_value(NoiseCorrelation(covariance=True), free, context)
+    torch.testing.assert_close(covariance, torch.zeros_like(covariance))
 
 
 def test_halves_deal_out_the_trials_of_each_condition():
@@ -319,6 +330,7 @@ def test_wrong_data_are_refused_before_compute():
     same = Recording.from_counts(trials, dt_ms=5.0, conditions=["a"] * 8)
     refuses(same, {"nll": 1, "psth": 1}, "no stimulus reaches 'spiking-network'")
     refuses(same, {"nll": 1, "hidden_rate": 1}, "has none. Set n_hidden")
+    refuses(same, {"nll": 1, "hidden_rate": {"weight": 1, "rate_hz": 300}}, "more than one spike per bin of 5 ms", settings={"n_hidden": 2})
     refuses(same, {"nll": 1, "isi_cv": 1}, "carries no gradient")
     refuses(same, {"nll": 1, "fano_factor": {"weight": 1, "distance": "msee"}}, "unknown distance 'msee'.*did you mean 'mse'")
     refuses(same, {"nll": 1, "fano_factor": {"weight": 1, "distance": "poisson"}}, "compares rates")
