@@ -109,13 +109,22 @@ def recorded_trials(binned: BinnedSpikes, windows: Windows, members: torch.Tenso
 
 
 def check_size(binned: BinnedSpikes, windows: Windows, n_features: int, loss: str) -> None:
-    """Raise if trials are shorter than a window, or features would be too many to keep."""
+    """Raise if trials are shorter than a window, no condition has a window to compare, or features would be too many to keep."""
     longest = int(binned.bins_per_trial.max(initial=0))
     n_windows = len(windows.inside(0, longest))
     if n_windows < 1:
         raise InvalidInputError(
             f"loss {loss!r}: windows of {windows.n_bins * binned.dt_ms:g} ms are longer than the trials "
             f"({longest * binned.dt_ms:g} ms). Use a shorter window_ms."
+        )
+    group = binned.repeat_groups
+    warmup, length = np.asarray(binned.warmup_bins), np.asarray(binned.bins_per_trial)
+    shared = [(int(warmup[group == g].max()), int(length[group == g].min())) for g in range(int(group.max(initial=-1)) + 1)]
+    if shared and not any(len(windows.inside(first, stop - first)) for first, stop in shared):
+        shortest_ms = float((length - warmup)[group >= 0].min()) * binned.dt_ms
+        raise InvalidInputError(
+            f"loss {loss!r}: no window of {windows.n_bins * binned.dt_ms:g} ms lies inside all repeats of any condition; the shortest "
+            f"trial has {shortest_ms:g} ms. Leave short trials out, or use a shorter window_ms."
         )
     n_values = binned.n_trials * n_windows * n_features
     if n_values > MAX_VALUES:

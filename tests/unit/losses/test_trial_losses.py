@@ -269,6 +269,8 @@ def test_wrong_data_and_settings_are_refused_before_compute(name):
     refuses(unlike, {name: 1}, "no two of the 8 training trials share one of the 8 conditions", TooFewTrialsError)
     same = Recording.from_counts(trials, dt_ms=DT_MS, conditions=["a"] * 8)
     refuses(same, {name: {"weight": 1, "window_ms": 300.0}}, r"windows of 300 ms are longer than the trials \(200 ms\)")
+    short = Recording.from_counts([*trials[:7], trials[7][:1]], dt_ms=DT_MS, conditions=["a"] * 8)
+    refuses(short, {name: 1}, "no window of .* ms lies inside all repeats of any condition; the shortest trial has 5 ms")
     refuses(same, {name: {"weight": 1, "window_ms": 12.0}}, "no whole number of bins of 5.0 ms. Use 10")
     refuses(same, {name: {"weight": 1, "window_ms": 20.0, "step_ms": 25.0}}, "step_ms=25.0 is longer than windows of 20 ms")
 
