@@ -49,7 +49,10 @@ class Estimate:
 
 
 def estimate(prepared: Prepared, config: RunConfig) -> Estimate:
-    """Return the estimate of a fit: memory from the sizes of data and parameters, time from the likelihood of a short stretch of data."""
+    """Return the estimate of a fit: memory from the sizes of data and parameters, time from the likelihood of a short stretch of data.
+
+    Where a loss needs them, freely simulated trials of one step are timed as well.
+    """
     n_params = sum(int(np.prod(spec.shape)) for spec in prepared.specs.values())
     data = sum(binned_bytes(one) for one in (prepared.train, prepared.test) if one is not None)
     # The recording's own columns, the bins of training and test part, and the folds that choose settings.
@@ -65,7 +68,10 @@ def estimate(prepared: Prepared, config: RunConfig) -> Estimate:
 
     n_bins = min(longest, config.batch.n_bins or DEFAULT_MAX_BINS)
     n_trials = min(train.n_trials, config.batch.n_trials)
-    return Estimate(memory, n_params, _probe_seconds(prepared, n_trials, n_bins), config.stop.max_steps or DEFAULT_MAX_STEPS)
+    needs_free = any("rollout" in loss.needs for loss, _ in prepared.components.losses.values())
+    n_free_trials = (config.batch.n_free_trials or config.batch.n_trials) if needs_free else 0
+    seconds = _probe_seconds(prepared, n_trials, n_bins, n_free_trials)
+    return Estimate(memory, n_params, seconds, config.stop.max_steps or DEFAULT_MAX_STEPS)
 
 
 def binned_bytes(binned: BinnedSpikes) -> int:
@@ -75,19 +81,24 @@ def binned_bytes(binned: BinnedSpikes) -> int:
     return events + binned.row_pointer.nbytes + 4 * channels * binned.n_bins_total
 
 
-def _probe_seconds(prepared: Prepared, n_trials: int, n_bins: int) -> float:
-    """Return the time of likelihood and gradient of the first bins of some trials, from the second of two runs: the first compiles."""
+def _probe_seconds(prepared: Prepared, n_trials: int, n_bins: int, n_free_trials: int = 0) -> float:
+    """Return the time of likelihood, free trials and gradient of the first bins of some trials, from the second run: the first compiles."""
     import torch
 
+    from fitspike.learning.free_runs import run_free
+
+    model, stream = prepared.components.model, Stream(0, "estimate")
     chunk = prepared.train.chunk(np.arange(n_trials), 0, n_bins)
     params = to_tensors(prepared.init)
     seconds = 0.0
     for _ in range(2):
         began = time.perf_counter()
         with torch.no_grad():
-            prepared.components.model.log_likelihood(params, chunk, None, Stream(0, "estimate"))
+            model.log_likelihood(params, chunk, None, stream)
+            if n_free_trials:
+                run_free(model, params, chunk, None, stream, n_trials=n_free_trials, has_repeats=prepared.train.info().has_repeats)
         seconds = time.perf_counter() - began
-    return 3 * seconds  # a gradient costs about twice the likelihood
+    return 3 * seconds  # a gradient costs about twice the value
 
 
 def _duration(seconds: float) -> str:

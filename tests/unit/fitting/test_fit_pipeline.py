@@ -1,7 +1,9 @@
 """fit(): its parts meet, its numbers are those of the parts, its problems come before compute."""
 
 import json
+import re
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -47,6 +49,29 @@ def test_open_settings_are_selected_unless_switched_off(counts_recording, steady
     assert [row["label"] for row in chosen.selection["candidates"]] == ["shift 0.5", "shift 0.0", "shift -0.5"]
     with pytest.raises(AssertionError, match="fixes open settings"):
         fit(counts_recording, steady_rate(), selection=False)
+
+
+def test_estimate_counts_freely_simulated_trials_where_a_loss_needs_them(monkeypatch, tmp_path):
+    """The estimate's free runs are made to last half a second; a step is said to take three times that, and they are of ten trials."""
+    from fitspike.learning import free_runs
+
+    asked, run_free = [], free_runs.run_free
+
+    def slow(*arguments, **options):
+        asked.append(options["n_trials"])
+        time.sleep(0.5)
+        return run_free(*arguments, **options)
+
+    monkeypatch.setattr(free_runs, "run_free", slow)
+    counts = (np.random.default_rng(0).random((6, 40, 2)) < 0.2).astype(int)
+    repeats = Recording.from_counts(counts, dt_ms=5.0, conditions=["a"] * 6)
+    how = {"split": "none", "settings": {"time_bumps": 4}, "batch": {"n_free_trials": 10}, "stop": {"max_steps": 1}}
+    for loss, least, most in (({"nll": 1}, 0.0, 1.0), ({"nll": 1, "psth": 1}, 1.5, 3.0)):
+        folder = tmp_path / str(len(loss))
+        fit(repeats, "spiking-network", loss=loss, out=folder, **how)
+        found = re.search(r"a step takes about ([0-9.e-]+) s", (folder / "log.txt").read_text(encoding="utf-8"))
+        assert least <= float(found[1]) < most
+    assert set(asked) == {10}
 
 
 def test_free_simulation_lies_beside_the_data(counts_recording, steady_rate):
