@@ -54,7 +54,7 @@ class SplitSettings:
         if self.every is not None and self.every < 2:
             problems.add(f"every={self.every}; expected 2 or more, or nothing is left to train on.")
         if self.offset is not None and not 0 <= self.offset < self.period:
-            problems.add(f"offset={self.offset}; expected 0 to {self.period - 1}, as every {self.period}th trial is for testing.")
+            problems.add(f"offset={self.offset}; expected 0 to {self.period - 1}, as one trial in {self.period} is for testing.")
         if self.test_trials is not None and not self.test_trials:
             problems.add("test_trials is empty. Name at least one trial.")
         problems.raise_if_any(InvalidInputError)
@@ -261,7 +261,7 @@ def _chosen_trials(trials: TrialTable, settings: SplitSettings) -> tuple[np.ndar
     for group in groups:
         members = np.flatnonzero(group)
         rank[members] = np.arange(len(members)) if generator is None else generator.permutation(len(members))
-    rule = f"every {period}th" if generator is None else f"one in {period} at random, seed {settings.seed}"
+    rule = f"one in {period}" + ("" if generator is None else f" at random, seed {settings.seed}")
     return rank % period == offset, rule + (" within its condition" if len(names) > 1 else "")
 
 

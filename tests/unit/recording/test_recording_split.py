@@ -99,6 +99,7 @@ def test_every_fifth_trial_of_each_condition():
     assert np.flatnonzero(np.isin(starts, parts.test.trials.start_ns)).tolist() == [8, 9, 18, 19]
     assert parts.train.n_trials == 16
     assert not overlap(intervals(parts.train, scored=True), intervals(parts.test, scored=True))
+    assert "one in 3 within its condition" in split(recording, "trial:every=3").description
 
 
 def trials_of(conditions):
