@@ -213,7 +213,7 @@ class _Run:
 
     def _run_steps(self, rows: list[dict[str, float]]) -> tuple[str, str, RawParams]:
         """Return status, message and the raw parameters to keep; adds a row per log point."""
-        training, context, settings = self.training, self.context, self.settings
+        training, context = self.training, self.context
         last_good = copy_raw(training.raw)
         for epoch, position, chunk in self._chunks(training.epoch, training.position + 1):
             if training.watch.is_plateau(self.stop):
@@ -229,7 +229,7 @@ class _Run:
             training.epoch, training.position, training.step = epoch, position, training.step + 1
             training.add_metrics(metrics)
             self.is_between_steps = True
-            if training.step % settings.log_every == 0 or training.step == self.stop.max_steps:
+            if self._is_log_point(training.step):
                 rows.append(self._log_point())
                 context.checkpoint(training.step, to_checkpoint(training, self.trained, self.bound))
                 context.report(training.step, rows[-1])
@@ -246,7 +246,7 @@ class _Run:
             rng,
             recorded=self.recorded,
             n_free_trials=self.n_free_trials,
-            wants_term_norms=(training.step + 1) % settings.log_every == 0,
+            wants_term_norms=self._is_log_point(training.step + 1),
         )
         directions, metrics = self.bound.directions(training.raw, batch)
         norm = math.sqrt(sum(float(direction.double().square().sum()) for direction in directions.values()))
@@ -266,6 +266,10 @@ class _Run:
         n_bad = sum(int((~torch.isfinite(training.raw[name])).sum()) for name in self.trained)
         training.carry = batch.new_carry
         return {**metrics, "learning_rate": rate, **({"parameters": math.nan} if n_bad else {})}
+
+    def _is_log_point(self, step: int) -> bool:
+        """Return whether a row is logged and a checkpoint written after that many steps."""
+        return step % self.settings.log_every == 0 or step == self.stop.max_steps
 
     def _transform(self, before: RawParams, chunk: SpikeChunk, rate: float, rng: Stream) -> None:
         """Let the update transforms decide what becomes of the optimiser's step."""

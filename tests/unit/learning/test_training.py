@@ -252,6 +252,12 @@ def test_validation_takes_whole_trials_where_trials_repeat():
         run(SpikingNetwork(time_bumps=4), binned.select_trials([0, 1]), losses=losses, validation_fraction=0.2)
 
 
+def test_every_log_point_has_the_gradient_norm_of_each_term():
+    _, report = run(SpikingNetwork(), random_binned(), losses=NLL | {"l2": (L2(), 1.0)}, max_steps=7, log_every=5)
+    assert [row["step"] for row in report.history] == [5, 7]
+    assert all(row["gradient_norm/nll"] > 0 and row["gradient_norm/l2"] > 0 for row in report.history)
+
+
 def test_history_holds_plain_floats():
     log = Log()
     _, report = run(SpikingNetwork(), random_binned(), log=log, max_steps=25)
