@@ -170,7 +170,7 @@ def _psth_scores(run: RunFiles) -> Drawing | None:
     return Drawing(
         "psth-scores",
         "Correlation of model and recorded mean responses against the ceiling, from the split-half reliability of the data; one point per "
-        "neuron.",
+        "neuron. A prediction given the past of the very trials knows some of their noise and may lie above the ceiling.",
         lambda: psth.draw_psth_scores(recorded["psth_hz"], models, recorded["psth_ceiling"]),
     )
 

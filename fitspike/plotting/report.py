@@ -22,7 +22,10 @@ SCORES = {
     "pseudo_r2": ("pseudo-R2", "share of the way from the mean-rate model to a perfect one, mean over neurons"),
     "co_smoothing": ("co-smoothing", "bits per spike of neurons predicted while their own spikes are hidden"),
     "psth_correlation": ("PSTH correlation", "predicted and recorded mean response, median over neurons"),
-    "psth_correlation_ceiling": ("PSTH ceiling", "what a perfect model would reach with these repeats, median over neurons"),
+    "psth_correlation_ceiling": (
+        "PSTH ceiling",
+        "what the true mean response would reach with these repeats, median over neurons; predictions given the past may exceed it",
+    ),
     "time_rescaling_inside_band": ("time rescaling", "share of neurons inside the 95 % band"),
     "log_likelihood": ("log-likelihood", "nats, all held-out bins and neurons"),
     "bits_per_spike_median": ("bits per spike, median", "over neurons"),
