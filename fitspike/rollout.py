@@ -24,7 +24,8 @@ from fitspike.types import Params, State
 class Coupling(Protocol):
     """Input current from the spikes of other neurons; the state holds as much of the past as the delays ask for.
 
-    A coupling that also has `linear`, `to_kernel` and `from_kernel` (see `fitspike.models.network_coupling`) can run in the kernel.
+    A coupling that also has `linear`, `to_kernel` and `from_kernel` (see `fitspike.models.network_coupling`) can run in the kernel. Where
+    every spike is known, one that has `currents(state, previous)` gives those of all bins at once to a neuron driven bin by bin.
     """
 
     def init_state(self, n_trials: int) -> State:
@@ -138,10 +139,16 @@ def rollout(
         if isinstance(state, LinearState):
             raise InvalidInputError("the carry comes from a run by linear form. Use one backend for all chunks of a trial.")
 
+    known_currents = None
+    if not is_sampled and hasattr(coupling, "currents"):
+        past, known = coupling.currents(past, torch.cat([spikes.unsqueeze(1), observed.to(dtype)], dim=1)[:, :-1])
+        known_currents = known.unbind(1)
     all_spikes, all_drives = [], []
     for t in range(n_bins):
         bin_current = current_at(t, spikes)
-        if coupling is not None:
+        if known_currents is not None:
+            bin_current = bin_current + known_currents[t]
+        elif coupling is not None:
             past, recurrent = coupling.step(past, spikes)
             bin_current = bin_current + recurrent
         state, drive = neuron.step(params, state, bin_current, spikes, dt_ms)

@@ -311,41 +311,27 @@ class SpikingNetwork:
             return torch.as_tensor(stream.uniforms(chunk.trial, first, n_uniforms(self, chunk.n_neurons))[:, 0, n_units:])
 
         external, past_signals, trial_latents = self._external(params, chunk, carry, first_uniforms)
-        coupling = self._coupling(params, chunk.dt_ms)
-        units = carry.units if carry is not None else None
-        if self.n_hidden:
-            if getattr(emission, "is_deterministic", False):
-                uniforms = spikes.new_zeros(()).expand(*spikes.shape[:2], n_units)
-            else:
-                bins = range(chunk.first_bin, chunk.first_bin + chunk.n_bins)
-                uniforms = torch.as_tensor(stream.uniforms(chunk.trial, bins, n_units), device=like.device)
-            observed, mask = _observed_units(spikes, None, n_units)
-            driven = self._drive(
-                self.neuron,
-                params,
-                emission,
-                current=external,
-                coupling=coupling,
-                uniforms=uniforms,
-                observed=observed,
-                observed_mask=mask,
-                carry=units,
-                dt_ms=chunk.dt_ms,
-                backend=self.backend,
-            )
-            return driven, NetworkCarry(driven.carry, past_signals, trial_latents)
-        # All spikes are known, so that the coupling currents of all bins come from one matrix product.
-        if coupling is not None:
-            last = units.spikes if units is not None else spikes.new_zeros(chunk.n_trials, chunk.n_neurons)
-            past = units.coupling if units is not None else coupling.init_state(chunk.n_trials)
-            past, recurrent = coupling.currents(past, torch.cat([last.unsqueeze(1), spikes], dim=1)[:, :-1])
-            external = external + recurrent
-        else:
-            past = None
+        uniforms = None
+        if self.n_hidden and getattr(emission, "is_deterministic", False):
+            uniforms = spikes.new_zeros(()).expand(*spikes.shape[:2], n_units)
+        elif self.n_hidden:
+            bins = range(chunk.first_bin, chunk.first_bin + chunk.n_bins)
+            uniforms = torch.as_tensor(stream.uniforms(chunk.trial, bins, n_units), device=like.device)
+        observed, mask = _observed_units(spikes, None, n_units)
         driven = self._drive(
-            self.neuron, params, emission, current=external, observed=spikes, carry=units, dt_ms=chunk.dt_ms, backend=self.backend
+            self.neuron,
+            params,
+            emission,
+            current=external,
+            coupling=self._coupling(params, chunk.dt_ms),
+            uniforms=uniforms,
+            observed=observed,
+            observed_mask=mask,
+            carry=carry.units if carry is not None else None,
+            dt_ms=chunk.dt_ms,
+            backend=self.backend,
         )
-        return driven, NetworkCarry(RolloutCarry(driven.carry.neuron, driven.carry.spikes, past), past_signals, trial_latents)
+        return driven, NetworkCarry(driven.carry, past_signals, trial_latents)
 
     def _log_prob(self, driven: Driven, chunk: SpikeChunk, units: slice | None = None) -> torch.Tensor:
         """Return the log-probability of the spikes of some units, or the recorded ones, summed over scored bins, (n_trials, n) float64."""
@@ -363,6 +349,7 @@ def _observed_units(
         return None, None
     n_given = observed.shape[-1]
     mask = torch.ones(n_given, dtype=torch.bool) if observed_mask is None else observed_mask
+    mask = mask.to(observed.device)
     n_missing = n_units - n_given
     if n_missing:
         observed = torch.nn.functional.pad(observed, (0, n_missing))

@@ -7,10 +7,11 @@ import pytest
 import torch
 from scipy import special
 
+import fitspike
 from fitspike.errors import InvalidInputError, PluginError
 from fitspike.models.base import n_uniforms
 from fitspike.models.bases import lag_basis
-from fitspike.models.spiking_network import SpikingNetwork
+from fitspike.models.spiking_network import SpikingNetwork, _observed_units
 from fitspike.neurons.lif import EscapeLIF
 from fitspike.neurons.srm import SRM
 from fitspike.params import ParamSpec, initial_params, to_tensors
@@ -266,3 +267,54 @@ def test_channels_faster_than_sampled_counts_are_refused():
     with pytest.raises(InvalidInputError, match=r"fires at 3,0\d\d Hz.*Raise highest_hz"):
         SpikingNetwork(emission="poisson").param_specs(info)
     assert SpikingNetwork(emission="poisson", highest_hz=3e4).param_specs(info)
+
+
+@pytest.mark.parametrize("basis", ["exponential", "raised-cosine"])
+def test_clamped_drive_and_its_gradient_are_the_same_in_every_backend(basis):
+    binned = binned_spikes(3, 40, 4, rate=0.3)
+    found = []
+    for backend, n_bins in (("step", 40), ("step", 7), ("reference", 7), ("numba", 40), ("numba", 7)):
+        model = SpikingNetwork(basis=basis, n_coupling=2, coupling_ms=6.0, delay_ms=2.0, backend=backend)
+        params = to_tensors(initial_params(model.param_specs(binned.info()), Stream(0, "init")))
+        params["coupling"].requires_grad_()
+        drives, carry = [], None
+        for chunk in binned.chunks(n_bins, batch_trials=3, carry=True):
+            run = model.clamped(params, chunk, carry, Stream(0, "x"))
+            drives.append(run.latents["drive"])
+            carry = run.carry
+        drive = torch.cat(drives, 1)[:, :40]
+        (gradient,) = torch.autograd.grad(drive.square().sum(), params["coupling"])
+        found.append((drive.detach(), gradient))
+    for drive, gradient in found[1:]:
+        torch.testing.assert_close(drive, found[0][0], rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-10, atol=1e-10)
+
+
+def test_hidden_units_are_marked_on_the_device_of_the_spikes():
+    _, mask = _observed_units(torch.zeros(1, 2, 3, device="meta"), torch.ones(3, dtype=torch.bool), 5)
+    assert mask.device.type == "meta" and mask.shape == (5,)
+    assert _observed_units(torch.zeros(1, 2, 3, device="meta"), None, 5)[1].device.type == "meta"
+    assert _observed_units(torch.zeros(1, 2, 3), None, 5)[1].tolist() == [True] * 3 + [False] * 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("n_hidden", [0, 2])
+def test_losses_on_free_runs_are_those_of_the_cpu_on_a_cuda_device(n_hidden):
+    counts = (np.random.default_rng(0).random((12, 40, 3)) < 0.2).astype(int)
+    recording = Recording.from_counts(counts, dt_ms=5.0, conditions=["a"] * 12)
+    terms = []
+    for device in ("cpu", "cuda"):
+        result = fitspike.fit(
+            recording,
+            SpikingNetwork(n_hidden=n_hidden, time_bumps=4),
+            loss={"nll": 1, "psth": 1, "noise_correlation": 0.1, "fano_factor": 0.1, "trial_matching": 0.1, "mmd": 0.1},
+            split="none",
+            batch={"n_trials": 12},
+            stop={"max_steps": 1},
+            device=device,
+            report=False,
+            progress="off",
+        )
+        terms.append({name: value for name, value in result.history[0].items() if not name.endswith(("_s", "norm"))})
+    assert terms[1] == pytest.approx(terms[0], rel=1e-4, abs=1e-6)
