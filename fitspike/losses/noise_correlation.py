@@ -110,8 +110,9 @@ class NoiseCorrelationLoss:
 
     def _of_expected(self, free: Any, context: LossContext) -> torch.Tensor:
         """Return the covariances of expected counts at all lags, as if they were the spikes."""
-        acc = self._statistic.update(self._statistic.init(context.data), free.rollout.latents["expected"], free.chunk)
-        return self._statistic.finalise(acc)
+        expected = free.rollout.latents["expected"]
+        acc = self._statistic.update(self._statistic.init(context.data), expected.cpu(), free.chunk)
+        return self._statistic.finalise(acc).to(expected.device)
 
 
 def _degrees_of_freedom(chunk: SpikeChunk) -> int:

@@ -103,10 +103,12 @@ def recorded_value(statistic: Statistic, binned: BinnedSpikes) -> torch.Tensor:
 
 
 def simulated_value(statistic: Statistic, free: FreeRun, context: LossContext, rows: Sequence[int] | None = None) -> torch.Tensor:
-    """Return a statistic of the free run, or of some of its trials."""
-    spikes, expected, chunk = free.rollout.spikes, expected_of(free.rollout), free.chunk
+    """Return a statistic of the free run, or of some of its trials, on the run's device; it is added up on the CPU, in float64."""
+    device = free.rollout.spikes.device
+    spikes, expected, chunk = free.rollout.spikes.cpu(), expected_of(free.rollout), free.chunk
+    expected = None if expected is None else Expected(*(part.cpu() for part in expected))
     if rows is not None:
-        index = torch.as_tensor(np.asarray(rows), device=spikes.device)
+        index = torch.as_tensor(np.asarray(rows))
         spikes, chunk = spikes[index], chunk.rows(rows)
         expected = None if expected is None else Expected(*(part[index] for part in expected))
     takes = getattr(statistic, "takes_expected", False)
@@ -117,7 +119,7 @@ def simulated_value(statistic: Statistic, free: FreeRun, context: LossContext, r
         acc = statistic.update(acc, spikes, chunk)
     else:
         acc = statistic.update(acc, spikes, chunk, expected=expected)
-    return statistic.finalise(acc)
+    return statistic.finalise(acc).to(device)
 
 
 def expected_of(rollout: Any) -> Expected | None:
