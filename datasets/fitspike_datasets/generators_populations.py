@@ -103,6 +103,8 @@ class PopulationNetwork:
                 found.add(f"start_hz={value} must not be negative.")
             elif name == "n_observed" and not all(0 <= k <= size for k, size in zip(self._each(name), self.sizes, strict=True)):
                 found.add(f"n_observed={value} must lie between 0 and the sizes {self.sizes}.")
+        if not any(self._each("n_observed")):
+            found.add(f"n_observed={self.n_observed} leaves nothing to record. Observe at least one neuron.")
         if [len(row) for row in self.coupling] != [n] * n:
             found.add(f"coupling has rows of lengths {[len(row) for row in self.coupling]}; expected [post, pre] of {n} populations.")
         for name, least in (("n_trials", 1), ("t_ref_ms", 0), ("delay_ms", 0), ("burn_in_s", 0), ("common_sd_per_s", 0)):

@@ -127,6 +127,8 @@ def test_settings_that_cannot_be_are_refused_all_at_once():
         PopulationNetwork(sizes=(10, 10), rest=(1.0,), n_observed=11, t_ref_ms=0.3, pulse_starts_s=(99.0,))
     for part in ("rest=(1.0,)", "n_observed=11", "coupling has rows of lengths [3, 3, 3]", "a pulse starts at 99.0 s"):
         assert part in str(caught.value)
+    with pytest.raises(InvalidInputError, match="n_observed=0 leaves nothing to record"):
+        PopulationNetwork(n_observed=0)
     with pytest.raises(InvalidInputError, match=r"t_ref_ms=0.3 is no whole number of steps of 0.2 ms"):
         PopulationNetwork(t_ref_ms=0.3)
 
@@ -172,3 +174,18 @@ def test_default_network_takes_turns_as_published():
     assert np.mean(high) == pytest.approx(18.9, abs=0.15)
     assert np.mean(low) == pytest.approx(6.0, abs=0.15)
     assert np.mean(inhibitory) == pytest.approx(24.6, abs=0.1)
+
+
+@pytest.mark.slow
+def test_photo_stimulation_switches_the_winner_as_published():
+    base = PopulationNetwork(n_trials=200, duration_s=1.2, start_hz=(18.9, 6.0, 24.5), burn_in_s=0.0, pulse_starts_s=(0.5,), pulse_ms=100.0)
+    # Switch probabilities of the science note from 40 repetitions each, at 1.0 to 1.2 s; without a pulse, what 18 switches per 100 s give.
+    cases = {(1, 40.0): (1.0, 40), (1, 80.0): (1.0, 40), (1, 160.0): (0.9, 40), (2, 160.0): (0.38, 40), (0, 0.0): (0.18 * 1.1, np.inf)}
+    for (population, per_s), (expected, n_note) in cases.items():
+        rates = replace(base, pulse_population=population, pulse_per_s=per_s).truth(seed=0).values["activity_hz"]
+        settled = rates[:, 25:125].mean(axis=(0, 1))  # 0.1 to 0.5 s; if 5 % have switched by then, 0.6 Hz off
+        np.testing.assert_allclose(settled, [18.9, 6.0, 24.6], atol=0.6)
+        late = rates[:, 250:].mean(axis=1)
+        switched = np.mean(late[:, 1] > late[:, 0])
+        pooled = np.clip(expected, 0.05, 0.95)
+        assert switched == pytest.approx(expected, abs=3.5 * np.sqrt(pooled * (1 - pooled) * (1 / 200 + 1 / n_note)))
