@@ -36,7 +36,7 @@ ONLY_IN = {
     "neo": ("recording/neo_reader.py",),
     "quantities": ("recording/neo_reader.py",),
     "elephant": ("statistics/with_elephant.py",),
-    "numba": ("kernels/*/numba_*.py",),
+    "numba": ("kernels/*/numba_*.py", "kernels/numba_*.py"),
     "triton": ("kernels/*/triton_gpu.py",),
     "matplotlib": ("plotting/*.py",),
     "jinja2": ("plotting/*.py",),

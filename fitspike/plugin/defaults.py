@@ -17,6 +17,7 @@ def fitspike_register_models(register: Register) -> None:
     """Register the built-in models."""
     register("fitspike.models.coupled_glm:CoupledGLM", name="coupled-glm")
     register("fitspike.models.spiking_network:SpikingNetwork", name="spiking-network")
+    register("fitspike.models.neulvm.model:NeuLVM", name="neulvm")
 
 
 @hookimpl

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from fitspike.kernels.exponential import exp_in_place
+from fitspike.kernels.numba_exponential import exp_in_place
 
 
 @numba.njit

@@ -8,7 +8,7 @@ import torch
 
 from fitspike.kernels import mesoscopic
 from fitspike.kernels.mesoscopic import Constants, reference
-from fitspike.kernels.mesoscopic_filter import run_filter
+from fitspike.kernels.mesoscopic_filter import FilterNoise, run_filter
 from fitspike.rng import Stream
 
 PATTERN = np.array([[1.0, 0, -1], [0, 1, -1], [1, 1, -1]])  # [post, pre]: two excitatory populations that compete through the third
@@ -176,12 +176,16 @@ def test_observed_members_fire_at_the_rate_of_their_population():
         assert run.spikes[:, membership == m].mean() == pytest.approx(run.fractions[:, m].mean(), rel=0.06)
 
 
+def noise(name, n_bins, n_particles=50):
+    return FilterNoise.draw(Stream(0, name).numpy(), n_bins, n_particles, 3)
+
+
 def test_filter_in_two_stretches_continues_where_it_stopped():
     c = constants(n_ages=30)
     _, spikes, membership, drive = trial(120, seed=4)
-    first = run_filter(spikes[:70], membership, drive[:70], c, Stream(0, "a").numpy(), n_particles=50)
-    second = run_filter(spikes[70:], membership, drive[70:], c, Stream(0, "b").numpy(), n_particles=50, state=first.state)
-    many = [run_filter(spikes, membership, drive, c, Stream(s, "c").numpy(), n_particles=50).log_likelihood.sum() for s in range(8)]
+    first = run_filter(spikes[:70], membership, drive[:70], c, noise("a", 70))
+    second = run_filter(spikes[70:], membership, drive[70:], c, noise("b", len(spikes) - 70), state=first.state)
+    many = [run_filter(spikes, membership, drive, c, noise(f"c{s}", len(spikes))).log_likelihood.sum() for s in range(8)]
     spread = max(np.std(many), 0.5)
     assert first.log_likelihood.sum() + second.log_likelihood.sum() == pytest.approx(np.mean(many), abs=5 * spread)
 
@@ -190,7 +194,25 @@ def test_filter_weighs_a_known_path_by_the_observed_spikes_alone():
     # With every fraction given but the last, all particles are one path and the filter's likelihood is that path's.
     c = constants(n_ages=30)
     fractions, spikes, membership, drive = trial(60, seed=6)
-    run = run_filter(spikes, membership, drive, c, Stream(0, "a").numpy(), given=fractions[:59], n_particles=20)
+    run = run_filter(spikes, membership, drive, c, noise("a", 60, 20), given=fractions[:59])
     _, before, _ = mesoscopic.log_prob(fractions[:59], spikes[:59], membership, drive[:59], c, with_gradient=False)
     _, until_end, _ = mesoscopic.log_prob(fractions, spikes, membership, drive, c, with_gradient=False)
     assert run.log_likelihood[-1] == pytest.approx(until_end - before, rel=1e-9)
+
+
+def test_neurons_that_are_not_clamped_do_not_weigh_particles_and_fire_as_predicted():
+    """Ten neurons of three populations: dropping unclamped ones changes nothing for the rest; they fire at their predicted rate."""
+    c = constants(n_ages=30)
+    generator = np.random.default_rng(7)
+    n_bins, membership = 2000, np.array([0, 0, 1, 1, 2, 2, 0, 1, 2, 2])
+    spikes, drive, uniforms = (generator.random((n_bins, 10)) < 0.06).astype(float), np.zeros((n_bins, 3)), generator.random((n_bins, 10))
+    clamped = np.arange(10) < 6
+    draws = noise("a", n_bins)
+    run = run_filter(spikes, membership, drive, c, draws, is_clamped=clamped, neuron_uniforms=uniforms)
+    alone = run_filter(spikes[:, :6], membership[:6], drive, c, draws)
+    np.testing.assert_array_equal(run.log_likelihood, alone.log_likelihood)
+    np.testing.assert_array_equal(run.predicted[:, :6], alone.predicted)
+    np.testing.assert_array_equal(run.spikes[:, :6], spikes[:, :6])
+    expected = run.predicted[:, 6:].sum()
+    # A sum of Bernoulli variables: five standard errors, one false alarm in two million.
+    assert abs(run.spikes[:, 6:].sum() - expected) < 5 * np.sqrt(expected)

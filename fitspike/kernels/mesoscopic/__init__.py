@@ -136,7 +136,8 @@ def log_prob(
 
 @dataclass(frozen=True)
 class PathState:
-    """One path before a bin; arrays as in path_numba. age (n_observed,): bins since each observed neuron fired, n_ages for long ago."""
+    """One path before a bin; arrays as in numba_path. age (n_observed,): bins since each observed
+    neuron fired, n_ages for long ago, -1 for unknown."""
 
     cohort: np.ndarray
     pool: np.ndarray

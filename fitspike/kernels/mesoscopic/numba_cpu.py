@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from fitspike.kernels.compiling import cached
-from fitspike.kernels.mesoscopic.path_numba import advance, expect, hazard_of
+from fitspike.kernels.mesoscopic.numba_path import advance, expect, hazard_of, next_age
 from fitspike.kernels.mesoscopic.reference import FLOOR_HZ, FRACTION_MIN, LOG_HAZARD_CAP, P_MAX, P_MIN, VARIANCE_TINY
 
 
@@ -296,7 +296,7 @@ def simulate(
     """Return (fractions (n_bins, M), expected (n_bins, M), spikes (n_bins, n_observed), newest); the state arrays are overwritten.
 
     The first len(given) fractions are taken, the rest drawn. Observed neurons are members of their population whose own spikes do not
-    feed back; uniforms (n_bins, n_observed) decide them. Of the state: cohort, newest, pool, synapse as in path_numba, age (n_observed,).
+    feed back; uniforms (n_bins, n_observed) decide them. Of the state: cohort, newest, pool, synapse as in numba_path, age (n_observed,).
     """
     n_bins, n_pop = drive.shape
     n_obs, n_ages = len(membership), cohort.shape[2]
@@ -327,11 +327,9 @@ def simulate(
             expected[t],
         )
         for i in range(n_obs):
-            if uniforms[t, i] < -math.expm1(-hazard_of(age[i], newest, membership[i], q, q_pool)):
+            if uniforms[t, i] < -math.expm1(-hazard_of(age[i], newest, membership[i], q, q_pool, expected[t])):
                 spikes[t, i] = 1.0
-                age[i] = 0
-            else:
-                age[i] = min(age[i] + 1, n_ages)
+            age[i] = next_age(age[i], spikes[t, i] > 0, n_ages)
         for m in range(n_pop):
             if t < given.shape[0]:
                 fractions[t, m] = given[t, m]

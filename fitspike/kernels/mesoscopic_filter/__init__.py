@@ -11,7 +11,7 @@ from fitspike.kernels.mesoscopic import Constants, PathState
 
 @dataclass(frozen=True)
 class FilterState:
-    """All particles before a bin: arrays as in mesoscopic.path_numba with the particle as first axis.
+    """All particles before a bin: arrays as in mesoscopic.numba_path with the particle as first axis.
 
     newest, age (n_observed,) are common to all particles; log_weight (n_particles,).
     """
@@ -35,12 +35,14 @@ class FilterState:
 class FilterRun:
     """log_likelihood (n_bins,): estimate of log p(spikes of the bin | past), nats; its sum is unbiased on the probability scale.
 
-    predicted (n_bins, n_observed): probability of a spike given the past. fractions (n_bins, n_particles, M) and ancestors
-    (n_bins, n_particles): the particles as drawn and where each came from. state: after the last bin.
+    predicted (n_bins, n_observed): probability of a spike given the clamped neurons' past. spikes (n_bins, n_observed): as observed, or
+    drawn where a neuron was not clamped. fractions (n_bins, n_particles, M) and ancestors (n_bins, n_particles): the particles as drawn
+    and where each came from. state: after the last bin.
     """
 
     log_likelihood: np.ndarray
     predicted: np.ndarray
+    spikes: np.ndarray
     fractions: np.ndarray
     ancestors: np.ndarray
     state: FilterState
@@ -58,37 +60,53 @@ class FilterRun:
         return everyone[chosen], mean, np.sqrt(np.einsum("k,ktm->tm", weight, (everyone - mean) ** 2))
 
 
+@dataclass(frozen=True)
+class FilterNoise:
+    """What decides a filter's draws: normals (n_bins, n_particles, M) of the fractions, uniforms (n_bins,) of the resampling."""
+
+    normals: np.ndarray
+    uniforms: np.ndarray
+
+    @classmethod
+    def draw(cls, generator: np.random.Generator, n_bins: int, n_particles: int, n_populations: int) -> FilterNoise:
+        """Return fresh noise."""
+        return cls(generator.standard_normal((n_bins, n_particles, n_populations)), generator.random(n_bins))
+
+
 def run_filter(
     spikes: np.ndarray,
     membership: np.ndarray,
     drive_per_s: np.ndarray,
     constants: Constants,
-    generator: np.random.Generator,
+    noise: FilterNoise,
     *,
     given: np.ndarray | None = None,
-    n_particles: int = 150,
+    is_clamped: np.ndarray | None = None,
+    neuron_uniforms: np.ndarray | None = None,
     state: FilterState | None = None,
 ) -> FilterRun:
     """Filter some consecutive bins of one trial.
 
-    given (n_given, M): fractions of the first bins, taken as they are and not scored. state: from the call on the bins before; default the
-    start of a trial. Other shapes as in `mesoscopic.log_prob`.
+    given (n_given, M): fractions of the first bins, taken as they are and not scored. is_clamped (n_observed,) bool: neurons whose spikes
+    are known, default all; the others are drawn with neuron_uniforms (n_bins, n_observed). state: from the call on the bins before;
+    default the start of a trial. Other shapes as in `mesoscopic.log_prob`.
     """
     from fitspike.kernels.mesoscopic_filter.numba_cpu import particle_filter
 
     c = constants
-    n_bins, n_populations = drive_per_s.shape
+    n_populations = drive_per_s.shape[1]
     if state is None:
-        state = FilterState.start(c, spikes.shape[1], n_particles)
-    n_particles = len(state.log_weight)
+        state = FilterState.start(c, spikes.shape[1], noise.normals.shape[1])
     cohort, pool, synapse, age, log_weight = (a.copy() for a in (state.cohort, state.pool, state.synapse, state.age, state.log_weight))
     *out, newest = particle_filter(
         np.zeros((0, n_populations)) if given is None else np.ascontiguousarray(given, dtype=np.float64),
         np.ascontiguousarray(spikes, dtype=np.float64),
         np.asarray(membership, dtype=np.int64),
         np.ascontiguousarray(drive_per_s, dtype=np.float64),
-        generator.standard_normal((n_bins, n_particles, n_populations)),
-        generator.random(n_bins),
+        noise.normals,
+        noise.uniforms,
+        np.ones(spikes.shape[1], dtype=bool) if is_clamped is None else is_clamped,
+        np.zeros(spikes.shape) if neuron_uniforms is None else neuron_uniforms,
         cohort,
         state.newest,
         pool,

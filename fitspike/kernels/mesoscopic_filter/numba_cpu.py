@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from fitspike.kernels.compiling import cached
-from fitspike.kernels.mesoscopic.path_numba import advance, expect, hazard_of
+from fitspike.kernels.mesoscopic.numba_path import advance, expect, hazard_of, next_age
 from fitspike.kernels.mesoscopic.reference import FLOOR_HZ, FRACTION_MIN
 
 
@@ -20,6 +20,8 @@ def particle_filter(
     drive,
     normals,
     uniforms,
+    is_clamped,
+    neuron_uniforms,
     cohort,
     newest,
     pool,
@@ -36,12 +38,13 @@ def particle_filter(
     first,
     delay,
 ):
-    """Return (log_likelihood (n_bins,), predicted (n_bins, n_observed), fractions (n_bins, n_particles, M), ancestors, newest).
+    """Return (log_likelihood (n_bins,), predicted, spikes (n_bins, n_observed), fractions (n_bins, n_particles, M), ancestors, newest).
 
-    Each bin: weight by the observed spikes given the past, draw the fractions, resample systematically when the effective number of
-    particles falls below half. given (n_given, M) fixes the first bins, without likelihood. normals (n_bins, n_particles, M),
-    uniforms (n_bins,) decide all draws. predicted: probability of a spike given the past alone. The state before the first bin is
-    overwritten by that after the last: cohort, pool, synapse as in path_numba with the particle as first axis, age (n_observed,),
+    Each bin: weight by the clamped neurons' spikes given the past, draw the fractions, resample systematically when the effective number
+    of particles falls below half. given (n_given, M) fixes the first bins, without likelihood. normals (n_bins, n_particles, M),
+    uniforms (n_bins,) decide all draws. predicted: probability of a spike given the past of the clamped neurons alone; neurons that are
+    not clamped fire by it and their neuron_uniforms (n_bins, n_observed). The state before the first bin is
+    overwritten by that after the last: cohort, pool, synapse as in numba_path with the particle as first axis, age (n_observed,),
     log_weight (n_particles,).
     """
     n_bins, n_particles, n_pop = normals.shape
@@ -50,7 +53,7 @@ def particle_filter(
     q_pool, stay_pool, p = np.zeros(n_pop), np.zeros(n_pop), np.zeros(n_pop)
     fractions = np.zeros((n_bins, n_particles, n_pop))
     ancestors = np.zeros((n_bins, n_particles), np.int32)
-    predicted = np.zeros((n_bins, n_obs))
+    predicted, fired = np.zeros((n_bins, n_obs)), spikes.copy()
     log_likelihood = np.zeros(n_bins)
     before, weight, chosen = np.zeros(n_particles), np.zeros(n_particles), np.zeros(n_particles, np.int64)
     for t in range(n_bins):
@@ -85,8 +88,10 @@ def particle_filter(
             gained = 0.0
             for i in range(n_obs):
                 m = membership[i]
-                hazard = hazard_of(age[i], newest, m, q, q_pool)
+                hazard = hazard_of(age[i], newest, m, q, q_pool, p)
                 predicted[t, i] += before[k] * -math.expm1(-hazard)
+                if not is_clamped[i]:
+                    continue
                 if spikes[t, i] > 0:
                     if hazard <= 0.0:
                         hazard = dt * math.exp(-threshold[m])
@@ -105,7 +110,9 @@ def particle_filter(
             ancestors[t, k] = k
         newest = place
         for i in range(n_obs):
-            age[i] = 0 if spikes[t, i] > 0 else min(age[i] + 1, n_ages)
+            if not is_clamped[i]:
+                fired[t, i] = 1.0 if neuron_uniforms[t, i] < predicted[t, i] else 0.0
+            age[i] = next_age(age[i], fired[t, i] > 0, n_ages)
         if is_given:
             continue
         highest = log_weight.max()
@@ -125,7 +132,7 @@ def particle_filter(
                 chosen[k] = at
             _copy_chosen(cohort, pool, synapse, chosen, ancestors[t])
             log_weight[:] = 0.0
-    return log_likelihood, predicted, fractions, ancestors, newest
+    return log_likelihood, predicted, fired, fractions, ancestors, newest
 
 
 @cached(numba.njit, nogil=True)

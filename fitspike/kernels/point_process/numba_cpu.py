@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from fitspike.kernels.compiling import cached
-from fitspike.kernels.exponential import exp_in_place
+from fitspike.kernels.numba_exponential import exp_in_place
 from fitspike.kernels.point_process import EMISSION_CODES, Events, FilterState, LikelihoodGradient, SpikeFilters
 
 _ROWS = 512  # bins driven at once: with a block's filters they stay in the second-level cache

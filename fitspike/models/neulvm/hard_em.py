@@ -7,14 +7,13 @@ regularisation setting.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from fitspike.kernels.mesoscopic import Constants, log_prob
-from fitspike.models.neulvm.latents import FRACTION_FLOOR, Trial, maximise_joint
-from fitspike.models.neulvm.populations import FreeSet
+from fitspike.models.neulvm.latents import FRACTION_FLOOR, Piece, Problem, maximise_joint
 
 
 @dataclass(frozen=True)
@@ -47,27 +46,23 @@ class _Adam:
 
 
 def hard_em(
+    problem: Problem,
     vector: np.ndarray,
-    free: FreeSet,
-    base: Constants,
-    trials: Sequence[Trial],
     settings: HardEM,
     *,
     report: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
 ) -> tuple[np.ndarray, list[np.ndarray], float]:
-    """Return the fitted free vector, the mode of each trial's activity (n_bins, n_populations), and the joint objective, nats."""
-    paths = [trial.guess.copy() for trial in trials]
+    """Return the fitted free vector, the mode of each piece's activity (n_bins, n_populations), and the joint objective, nats."""
+    paths = [piece.guess.copy() for piece in problem.pieces]
     optimisers = [_Adam(settings.learning_rate, np.zeros_like(path), np.zeros_like(path)) for path in paths]
-    lowest = [np.full(2, np.inf) for _ in trials]
+    lowest = [np.full(2, np.inf) for _ in paths]
     value = np.inf
     for iteration in range(settings.n_iterations):
-        vector, value = maximise_joint(
-            vector, free, base, trials, [path[None] for path in paths], max_iterations=settings.m_step_iterations
-        )
-        constants = free.constants(vector, base)
+        vector, value = maximise_joint(vector, problem, [path[None] for path in paths], max_iterations=settings.m_step_iterations)
+        constants = problem.free.constants(vector, problem.base)
         improved = False
-        for k, trial in enumerate(trials):
-            paths[k], moved = _e_step(constants, trial, paths[k], optimisers[k], lowest[k], settings)
+        for k, piece in enumerate(problem.pieces):
+            paths[k], moved = _e_step(problem, constants, piece, paths[k], optimisers[k], lowest[k], settings)
             improved |= moved
         report(iteration, {"negative_log_joint": value})
         if not improved:
@@ -76,14 +71,14 @@ def hard_em(
 
 
 def _e_step(
-    constants: Constants, trial: Trial, path: np.ndarray, optimiser: _Adam, lowest: np.ndarray, settings: HardEM
+    problem: Problem, constants: Constants, piece: Piece, path: np.ndarray, optimiser: _Adam, lowest: np.ndarray, settings: HardEM
 ) -> tuple[np.ndarray, bool]:
-    """Move one trial's path; `lowest` (2,) holds the lowest of both parts of the objective ever seen and is updated."""
+    """Move one piece's path; `lowest` (2,) holds the lowest of both parts of the objective ever seen and is updated."""
     best, waited, moved = path, 0, False
     current = path
     for _ in range(settings.e_step_limit):
         log_fractions, log_spikes, gradient = log_prob(
-            current, trial.spikes, trial.membership, trial.drive_per_s, constants, first_bin=trial.n_history
+            current, piece.spikes, problem.membership, piece.drive_per_s, constants, first_bin=piece.n_history
         )
         assert gradient is not None
         parts = np.array([-log_fractions, -log_spikes])
@@ -95,6 +90,6 @@ def _e_step(
             if waited >= settings.patience:
                 break
         slope = np.nan_to_num(-gradient.fractions)
-        slope[: trial.n_history] = 0.0
+        slope[: piece.n_history] = 0.0
         current = optimiser.step(current, slope)
     return best, moved

@@ -1,82 +1,129 @@
-"""The population activities behind one trial: the observed spikes they must explain, a first guess, and the joint objective."""
+"""The population activities behind the recorded spikes: pieces of trials, a first guess, sampled paths, and the joint objective."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import minimize
 
 from fitspike.kernels.mesoscopic import Constants, log_prob
+from fitspike.kernels.mesoscopic_filter import FilterNoise, run_filter
 from fitspike.models.neulvm.populations import FreeSet
+from fitspike.rng import Stream
 
 FRACTION_FLOOR = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """One trial as the model sees it.
+class Piece:
+    """Consecutive bins of one trial as the model sees them.
 
-    spikes (n_bins, n_observed), 0 or 1; membership (n_observed,) population of each observed neuron; drive_per_s (n_bins,
-    n_populations) external input, du/dt; n_history: first bins, whose population activity is taken from smoothed spikes and which are
-    not scored; guess (n_bins, n_populations): smoothed fraction of the observed neurons that fires per bin.
+    spikes (n_bins, n_observed), 0 or 1; drive_per_s (n_bins, n_populations) external input, du/dt; n_history: first bins, whose
+    population activity is taken from smoothed spikes and which are not scored; guess (n_bins, n_populations): smoothed fraction of the
+    observed neurons that fires per bin; trial, first_bin: where the piece lies in the data.
     """
 
     spikes: np.ndarray
-    membership: np.ndarray
     drive_per_s: np.ndarray
     n_history: int
     guess: np.ndarray
+    trial: int = 0
+    first_bin: int = 0
 
 
-def make_trial(
-    spikes: np.ndarray, membership: np.ndarray, drive_per_s: np.ndarray, *, n_history: int, smoothing_s: float, dt_s: float
-) -> Trial:
-    """Return a trial with its first guess: each population's mean observed spike count, smoothed by a Gaussian of sd `smoothing_s`."""
-    clipped = np.minimum(spikes, 1).astype(np.float64)
-    n_populations = drive_per_s.shape[1]
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is fitted: pieces of trials, which population each observed neuron belongs to (n_observed,), and what is free.
+
+    base holds the constants that are not free.
+    """
+
+    pieces: tuple[Piece, ...]
+    membership: np.ndarray
+    free: FreeSet
+    base: Constants
+
+    def with_membership(self, membership: np.ndarray, smoothing_s: float) -> Problem:
+        """Return the problem with other memberships and the guesses that follow from them."""
+        pieces = tuple(
+            replace(piece, guess=smoothed_guess(piece.spikes, membership, len(self.base.tau_s), smoothing_s, self.base.dt_s))
+            for piece in self.pieces
+        )
+        return replace(self, pieces=pieces, membership=membership)
+
+
+def smoothed_guess(spikes: np.ndarray, membership: np.ndarray, n_populations: int, smoothing_s: float, dt_s: float) -> np.ndarray:
+    """Return each population's mean observed spike count per bin, smoothed by a Gaussian of sd `smoothing_s`, (n_bins, n_populations).
+
+    An unobserved population gets the mean of all observed neurons.
+    """
     guess = np.empty((len(spikes), n_populations))
     for m in range(n_populations):
-        members = clipped[:, membership == m]
-        # An unobserved population starts from the mean of all observed neurons.
-        raw = members.mean(axis=1) if members.shape[1] else clipped.mean(axis=1)
-        guess[:, m] = gaussian_filter1d(raw, smoothing_s / dt_s, mode="reflect")
-    return Trial(clipped, np.asarray(membership), drive_per_s, n_history, np.maximum(guess, FRACTION_FLOOR))
+        members = spikes[:, membership == m] if (membership == m).any() else spikes
+        guess[:, m] = gaussian_filter1d(members.mean(axis=1), smoothing_s / dt_s, mode="reflect")
+    return np.maximum(guess, FRACTION_FLOOR)
 
 
-def joint_objective(
-    vector: np.ndarray, free: FreeSet, base: Constants, trials: Sequence[Trial], paths: Sequence[np.ndarray]
-) -> tuple[float, np.ndarray]:
+def draw_paths(
+    problem: Problem, constants: Constants, stream: Stream, *, n_particles: int
+) -> list[tuple[float, np.ndarray, np.ndarray, np.ndarray]]:
+    """Return for each piece its log-likelihood, and one activity drawn given the spikes, their mean and their sd.
+
+    Activities are fractions of the population that fire per bin, (n_bins, n_populations).
+    """
+    found = []
+    for number, piece in enumerate(problem.pieces):
+        generator = stream.child(f"piece-{number}").numpy()
+        given = piece.guess[: piece.n_history]
+        noise = FilterNoise.draw(generator, len(piece.spikes), n_particles, len(constants.tau_s))
+        run = run_filter(piece.spikes, problem.membership, piece.drive_per_s, constants, noise, given=given)
+        paths, mean, sd = run.smoothed(generator, 1)
+        found.append((float(run.log_likelihood.sum()), paths[0], mean, sd))
+    return found
+
+
+def draw_many(
+    problem: Problem, constants: Constants, stream: Stream, *, n_paths: int, n_particles: int, threads: int
+) -> tuple[float, list[np.ndarray]]:
+    """Return the mean log-likelihood of `n_paths` independent filters and, per piece, one path of each, (n_paths, n_bins, M)."""
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        streams = [stream.child(f"path-{k}") for k in range(n_paths)]
+        drawn = list(pool.map(lambda one: draw_paths(problem, constants, one, n_particles=n_particles), streams))
+    value = float(np.mean([sum(one[0] for one in several) for several in drawn]))
+    return value, [np.stack([several[k][1] for several in drawn]) for k in range(len(problem.pieces))]
+
+
+def joint_objective(vector: np.ndarray, problem: Problem, paths: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
     """Return the negative joint log-probability of paths and spikes, nats, and its gradient in the free vector.
 
-    paths: per trial (n_paths, n_bins, n_populations); the objective is the mean over a trial's paths, summed over trials.
+    paths: per piece (n_paths, n_bins, n_populations); the objective is the mean over a piece's paths, summed over pieces.
     """
-    constants = free.constants(vector, base)
+    constants = problem.free.constants(vector, problem.base)
     value, slope = 0.0, np.zeros_like(vector)
-    for trial, several in zip(trials, paths, strict=True):
+    for piece, several in zip(problem.pieces, paths, strict=True):
         for path in several:
             log_fractions, log_spikes, gradient = log_prob(
-                path, trial.spikes, trial.membership, trial.drive_per_s, constants, first_bin=trial.n_history
+                path, piece.spikes, problem.membership, piece.drive_per_s, constants, first_bin=piece.n_history
             )
             assert gradient is not None
             value -= (log_fractions + log_spikes) / len(several)
-            slope -= free.chain(vector, vars(gradient)) / len(several)
+            slope -= problem.free.chain(vector, vars(gradient)) / len(several)
     return value, slope
 
 
-def maximise_joint(
-    vector: np.ndarray, free: FreeSet, base: Constants, trials: Sequence[Trial], paths: Sequence[np.ndarray], *, max_iterations: int
-) -> tuple[np.ndarray, float]:
+def maximise_joint(vector: np.ndarray, problem: Problem, paths: Sequence[np.ndarray], *, max_iterations: int) -> tuple[np.ndarray, float]:
     """Do an M-step: return the free vector that maximises the joint log-probability of given paths, and the objective there."""
     found = minimize(
         joint_objective,
         vector,
-        args=(free, base, trials, paths),
+        args=(problem, paths),
         jac=True,
         method="L-BFGS-B",
-        bounds=free.bounds(base),
+        bounds=problem.free.bounds(problem.base),
         options={"maxiter": max_iterations},
     )
     return found.x, float(found.fun)

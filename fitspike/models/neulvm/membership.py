@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from fitspike.errors import InvalidInputError
 from fitspike.kernels.mesoscopic import Constants, log_prob
-from fitspike.models.neulvm.latents import Trial
+from fitspike.models.neulvm.latents import Problem
 from fitspike.rng import Stream
 
 
@@ -52,24 +52,27 @@ def cluster_neurons(
     return rank[labels], np.clip(confidence, 0.0, 1.0)
 
 
-def reassign(trials: Sequence[Trial], activity: Sequence[np.ndarray], constants: Constants) -> tuple[np.ndarray, np.ndarray]:
-    """Return the population under which each neuron's spikes are likeliest given the activity, and the log-likelihoods (n_neurons, M).
+def reassign(problem: Problem, activity: Sequence[np.ndarray], constants: Constants) -> tuple[np.ndarray, np.ndarray]:
+    """Return the population under which each neuron's spikes are likeliest given the activity, and how sure that is (n_neurons,).
 
-    One pass after a fit: each neuron is scored under every population's potential, all else fixed.
+    One pass after a fit: each neuron is scored under every population's potential, all else fixed. The confidence is its posterior
+    probability with equal priors. activity: per piece (n_bins, n_populations).
     """
-    n_neurons, n_populations = trials[0].spikes.shape[1], len(constants.tau_s)
+    n_neurons, n_populations = len(problem.membership), len(constants.tau_s)
     table = np.zeros((n_neurons, n_populations))
-    for trial, path in zip(trials, activity, strict=True):
+    for piece, path in zip(problem.pieces, activity, strict=True):
         for i in range(n_neurons):
             for m in range(n_populations):
                 _, log_spikes, _ = log_prob(
                     path,
-                    trial.spikes[:, [i]],
+                    piece.spikes[:, [i]],
                     np.array([m]),
-                    trial.drive_per_s,
+                    piece.drive_per_s,
                     constants,
-                    first_bin=trial.n_history,
+                    first_bin=piece.n_history,
                     with_gradient=False,
                 )
                 table[i, m] += log_spikes
-    return table.argmax(axis=1), table
+    best = table.argmax(axis=1)
+    odds = np.exp(table - table.max(axis=1, keepdims=True))
+    return best, 1.0 / odds.sum(axis=1)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from fitspike.citation import Citation
-from fitspike.errors import InvalidInputError, Problems
-from fitspike.kernels.mesoscopic import Constants, simulate
+from fitspike.errors import Problems
+from fitspike.kernels.mesoscopic import Constants, PathState, simulate
 from fitspike.models.base import DataInfo, Rollout, SolverContext, SolverReport
 from fitspike.models.neulvm.populations import PRESETS, as_constants
 from fitspike.params import ParamSpec, interval, positive
@@ -20,9 +20,11 @@ from fitspike.types import Carry, ParamArrays, Params
 if TYPE_CHECKING:
     import torch
 
+    from fitspike.kernels.mesoscopic_filter import FilterNoise, FilterState
     from fitspike.recording.binned import BinnedSpikes, SpikeChunk
 
 _SOURCE = "Wang, Schmutz, Bellec, Gerstner 2022"
+_NOISE_BLOCK = 256
 _NOISE_KEY = (0x6E65754C, 0x564D0001)
 
 
@@ -46,8 +48,12 @@ class NeuLVM:
     t_ref_ms, delay_ms : absolute refractory time, synaptic delay
     input_signal : name of a signal with one channel per population, an input in units of escape noise per second
     history_s : start of each trial whose population activity is taken from smoothed spikes and not scored
-    smoothing_ms : sd of the Gaussian that smooths spikes for the first guess and for clustering
-    solver : "particle-em", or "hard-em" as published
+    piece_s : longer trials are fitted in pieces of this length, each with its own history
+    smoothing_ms : sds of the Gaussian that smooths spikes for first guesses; the start with the highest likelihood is taken
+    n_random_starts : further starts from random constants, for each smoothing
+    solver : "particle-em" (EM, then the gradient of the marginal likelihood), "gradient" (that alone), or "hard-em" as published
+    n_particles, n_iterations : of a filter; of EM
+    n_points, n_rounds : points at which the marginal gradient is measured in a round, and rounds after EM
     """
 
     name: ClassVar[str] = "neulvm"
@@ -63,6 +69,19 @@ class NeuLVM:
         ),
     )
     emissions: ClassVar[tuple[str, ...]] = ("bernoulli",)
+    conformance_settings: ClassVar[Mapping[str, Any]] = {
+        "n_neurons": 50,
+        "signs": (1,),
+        "membership": "cluster",
+        "n_populations": 1,
+        "t_ref_ms": 0.0,
+        "rest": 6.0,
+        "weight": 0.5,
+        "history_s": 0.02,
+        "n_particles": 20,
+        "n_iterations": 2,
+        "n_points": 4,
+    }
 
     n_neurons: float | tuple[float, ...] | None = None
     signs: tuple[int, ...] | None = None
@@ -80,38 +99,57 @@ class NeuLVM:
     delay_ms: float = 0.0
     input_signal: str | None = None
     history_s: float = 1.0
-    smoothing_ms: float = 100.0
+    piece_s: float = 20.0
+    smoothing_ms: float | tuple[float, ...] = (100.0, 200.0, 400.0)
+    n_random_starts: int = 0
     solver: str = "particle-em"
     n_particles: int = 200
-    n_iterations: int = 14
+    n_iterations: int = 6
+    n_points: int = 16
+    n_rounds: int = 2
     emission: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("n_neurons", "signs", "tau_m_ms", "rest", "threshold", "tau_syn_ms"):
+        for name in ("n_neurons", "signs", "tau_m_ms", "rest", "threshold", "tau_syn_ms", "smoothing_ms"):
             value = getattr(self, name)
             if isinstance(value, list | np.ndarray):
                 object.__setattr__(self, name, tuple(value))
         if self.pattern is not None:
             object.__setattr__(self, "pattern", tuple(tuple(float(x) for x in row) for row in self.pattern))
         problems = Problems("neulvm settings")
-        for name, known in (("free", PRESETS), ("membership", ("labels", "cluster")), ("solver", ("particle-em", "hard-em"))):
+        for name, known in (("free", PRESETS), ("membership", ("labels", "cluster")), ("solver", ("particle-em", "gradient", "hard-em"))):
             if getattr(self, name) not in known:
                 problems.add(f"{name}={getattr(self, name)!r}. Known: {', '.join(known)}.")
         if self.emission not in ("auto", "bernoulli"):
             problems.add(f"emission={self.emission!r}. The model's own escape noise is Bernoulli; leave it at 'auto'.")
-        if self.n_neurons is None:
-            problems.add("n_neurons is missing. Say how many neurons each population has, such as n_neurons=(400, 400, 200).")
-        if self.signs is None or any(sign not in (1, -1) for sign in self.signs):
-            problems.add("signs is missing or not made of +1 and -1. Give one per population, such as signs=(1, 1, -1).")
+        if self.n_neurons is not None and not (np.asarray(self.n_neurons, dtype=float) >= 1).all():
+            problems.add(f"n_neurons={self.n_neurons!r} must be at least 1.")
+        if self.signs is not None and any(sign not in (1, -1) for sign in self.signs):
+            problems.add(f"signs={self.signs!r} is not made of +1 and -1. Give one per population, such as signs=(1, 1, -1).")
         if self.membership == "cluster" and not self.n_populations:
             problems.add("membership='cluster' needs n_populations.")
-        for name in ("tau_m_ms", "tau_syn_ms", "t_ref_ms", "history_s", "smoothing_ms", "weight"):
+        for name in ("tau_m_ms", "tau_syn_ms", "piece_s", "smoothing_ms", "weight"):
             if not (np.asarray(getattr(self, name), dtype=float) > 0).all():
                 problems.add(f"{name}={getattr(self, name)!r} must be positive.")
-        for name in ("n_particles", "n_iterations"):
-            if getattr(self, name) < 2:
-                problems.add(f"{name}={getattr(self, name)} must be at least 2.")
+        for name, least in (
+            ("history_s", 0),
+            ("delay_ms", 0),
+            ("t_ref_ms", 0),
+            ("n_random_starts", 0),
+            ("n_particles", 2),
+            ("n_iterations", 1),
+        ):
+            if not getattr(self, name) >= least:
+                problems.add(f"{name}={getattr(self, name)} must be at least {least}.")
+        for name, least in (("n_points", 4), ("n_rounds", 0)):
+            if not getattr(self, name) >= least:
+                problems.add(f"{name}={getattr(self, name)} must be at least {least}.")
         problems.raise_if_any()
+
+    @property
+    def smoothings_ms(self) -> tuple[float, ...]:
+        """Return `smoothing_ms` as a tuple."""
+        return self.smoothing_ms if isinstance(self.smoothing_ms, tuple) else (self.smoothing_ms,)
 
     # -- populations ----------------------------------------------------------------------------------------------------------------
 
@@ -127,6 +165,10 @@ class NeuLVM:
         names = self.population_names(data)
         n = len(names)
         problems = Problems("neulvm")
+        if self.n_neurons is None:
+            problems.add("n_neurons is missing. Say how many neurons each population has, such as n_neurons=(400, 400, 200).")
+        if self.signs is None:
+            problems.add("signs is missing. Give +1 (excitatory) or -1 (inhibitory) per population, such as signs=(1, 1, -1).")
         if self.membership == "labels" and (n_bare := sum(not label for label in data.populations)):
             problems.add(
                 f"{n_bare} of {data.n_neurons} neurons carry no population label. Attach a population column, leave those neurons out, or "
@@ -208,6 +250,45 @@ class NeuLVM:
             "membership": fixed((data.n_neurons,), "1", labels, "population of each recorded neuron", constraint=interval(0, max(n, 1))),
         }
 
+    def latent_specs(self, data: DataInfo) -> Mapping[str, ParamSpec]:
+        """Return the spec of one trial's population activity, (n_bins, n_populations) Hz; trials may be shorter."""
+        n_bins = int(np.max(data.bins_per_trial, initial=0))
+        shape = (n_bins, len(self._checked_names(data)))
+        doc = "activity of whole populations"
+        return {"population_rate_hz": ParamSpec(shape, "Hz", init=5.0, constraint=positive, axes=("bin", "population"), doc=doc)}
+
+    def log_joint(self, params: Params, latents: Mapping[str, torch.Tensor], chunk: SpikeChunk) -> torch.Tensor:
+        """Return log p(spikes, activity) of each trial, (n_trials,) nats, from its first unmasked bin on.
+
+        latents: population_rate_hz (n_trials, n_bins, n_populations). Differentiable in it and in coupling, tau_m_ms, rest and threshold.
+        The activity's density is that of the fraction of a population that fires per bin.
+        """
+        import torch
+
+        from fitspike.models.neulvm.joint import JointLogProb
+
+        arrays = {name: np.asarray(value.detach().cpu(), dtype=np.float64) for name, value in params.items()}
+        constants = as_constants(arrays, chunk.dt_ms)
+        spikes = np.minimum(chunk.dense_numpy("float64"), 1.0)
+        rate_hz, total = latents["population_rate_hz"].double(), []
+        for row, mask in enumerate(chunk.mask_numpy):
+            stop = int(np.flatnonzero(mask).max(initial=-1)) + 1
+            total.append(
+                JointLogProb.apply(
+                    rate_hz[row, :stop] * constants.dt_s,
+                    params["tau_m_ms"].double() / 1e3,
+                    params["rest"].double(),
+                    params["threshold"].double(),
+                    params["coupling"].double(),
+                    constants,
+                    spikes[row, :stop],
+                    arrays["membership"].astype(np.int64),
+                    self._drive(chunk, row, len(constants.tau_s))[:stop],
+                    int(np.argmax(mask)),
+                )
+            )
+        return torch.stack(total)
+
     def solve(self, binned: BinnedSpikes, context: SolverContext) -> tuple[ParamArrays, SolverReport]:
         """Return the fitted parameters by particle EM or hard EM."""
         from fitspike.models.neulvm.solve import solve
@@ -236,31 +317,55 @@ class NeuLVM:
         return torch.as_tensor(predicted), carry
 
     def _predict(self, params: Params, chunk: SpikeChunk, carry: Carry, rng: Stream) -> tuple[np.ndarray, Carry]:
+        everyone = np.ones(chunk.n_neurons, dtype=bool)
+        spikes = np.minimum(chunk.dense_numpy("float64"), 1.0)
+        predicted, _, _, states = self._filtered(params, chunk, carry, rng, spikes, everyone, None)
+        return predicted, states
+
+    def _filtered(
+        self,
+        params: Params,
+        chunk: SpikeChunk,
+        carry: Carry,
+        rng: Stream,
+        spikes: np.ndarray,
+        is_clamped: np.ndarray,
+        uniforms: np.ndarray | None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[FilterState]]:
+        """Return predicted spike probabilities and spikes (n_trials, n_bins, n_neurons), mean population fractions, and the carry."""
         from fitspike.kernels.mesoscopic_filter import run_filter
 
         arrays = {name: np.asarray(value.detach().cpu(), dtype=np.float64) for name, value in params.items()}
         constants = as_constants(arrays, chunk.dt_ms)
-        membership = arrays["membership"].astype(np.int64)
-        spikes = np.minimum(chunk.dense_numpy("float64"), 1.0)
-        predicted = np.empty_like(spikes)
-        states = []
+        membership, n_populations = arrays["membership"].astype(np.int64), len(constants.tau_s)
+        predicted, fired, states = np.empty_like(spikes), np.empty_like(spikes), []
+        fractions = np.empty((*spikes.shape[:2], n_populations))
         for row, trial in enumerate(chunk.trial):
-            generator = rng.child(f"trial-{trial}/bin-{chunk.first_bin}").numpy()
-            state = self._warmed_up(arrays, constants, membership, generator) if carry is None else carry[row]
-            run = run_filter(spikes[row], membership, self._drive(chunk, row, len(constants.tau_s)), constants, generator, state=state)
-            predicted[row] = run.predicted
+            stream = rng.child(f"trial-{trial}" if uniforms is None else f"row-{row}")
+            run = run_filter(
+                spikes[row],
+                membership,
+                self._drive(chunk, row, n_populations),
+                constants,
+                _noise_of_bins(stream, chunk.first_bin, chunk.n_bins, self.n_particles, n_populations),
+                is_clamped=is_clamped,
+                neuron_uniforms=None if uniforms is None else uniforms[row],
+                state=self._warmed_up(arrays, constants, membership, stream.child("start")) if carry is None else carry[row],
+            )
+            predicted[row], fired[row], fractions[row] = run.predicted, run.spikes, run.fractions.mean(axis=1)
             states.append(run.state)
-        return predicted, states
+        return predicted, fired, fractions, states
 
-    def _warmed_up(self, arrays: ParamArrays, constants: Constants, membership: np.ndarray, generator: np.random.Generator) -> Any:
-        """Return particles after `history_s` at the mean rates, with no recorded spike yet."""
-        from fitspike.kernels.mesoscopic_filter import run_filter
+    def _warmed_up(self, arrays: ParamArrays, constants: Constants, membership: np.ndarray, stream: Stream) -> FilterState:
+        """Return particles after `history_s` at the mean rates; when the recorded neurons last fired is unknown."""
+        from fitspike.kernels.mesoscopic_filter import FilterNoise, run_filter
 
         n_bins = max(1, round(self.history_s / constants.dt_s))
         given = np.broadcast_to(arrays["mean_rate_hz"] * constants.dt_s, (n_bins, len(constants.tau_s)))
         silence = np.zeros((n_bins, len(membership)))
-        drive = np.zeros((n_bins, len(constants.tau_s)))
-        return run_filter(silence, membership, drive, constants, generator, given=given, n_particles=self.n_particles).state
+        noise = FilterNoise.draw(stream.numpy(), n_bins, self.n_particles, len(constants.tau_s))
+        state = run_filter(silence, membership, np.zeros(given.shape), constants, noise, given=given).state
+        return replace(state, age=np.full_like(state.age, -1))
 
     def _drive(self, chunk: SpikeChunk, row: int, n_populations: int) -> np.ndarray:
         if self.input_signal is None:
@@ -277,29 +382,69 @@ class NeuLVM:
         observed_mask: torch.Tensor | None = None,
         carry: Carry = None,
     ) -> Rollout:
-        """Simulate freely: population activity with finite-size noise, and the recorded neurons as members of their populations.
+        """Simulate population activity with finite-size noise, and the recorded neurons as members of their populations.
 
-        The noise of the populations is drawn from counters keyed by the uniforms, so that the same uniforms give the same run.
+        Given observed spikes, the activity is filtered: neurons that are not observed fire by their probability given the past of those
+        that are, which is the latent "expected"; log_prob is that of the observed ones. The noise of the populations is drawn from
+        counters keyed by the uniforms, so that the same uniforms give the same run.
         """
         import torch
 
         if observed is not None:
-            raise InvalidInputError("neulvm rolls out freely only. Use log_likelihood or intensity for runs given recorded spikes.")
+            return self._conditional(params, context, uniforms, observed, observed_mask, carry)
         arrays = {name: np.asarray(value.detach().cpu(), dtype=np.float64) for name, value in params.items()}
         constants = as_constants(arrays, context.dt_ms)
         membership = arrays["membership"].astype(np.int64)
         n_populations = len(constants.tau_s)
         numbers = np.asarray(uniforms.detach().cpu(), dtype=np.float64)
-        warm = np.broadcast_to(arrays["mean_rate_hz"] * constants.dt_s, (max(1, round(self.history_s / constants.dt_s)), n_populations))
-        spikes, fractions = np.empty_like(numbers), np.empty((*numbers.shape[:2], n_populations))
+        spikes, fractions, states = np.empty_like(numbers), np.empty((*numbers.shape[:2], n_populations)), []
         for row in range(len(numbers)):
-            drive = np.concatenate([np.zeros_like(warm), self._drive(context, row, n_populations)])
-            noise = np.concatenate([np.zeros_like(warm), _normals(numbers[row, :, 0], n_populations)])
-            silent = np.ones((len(warm), numbers.shape[2]))
-            run = simulate(drive, constants, noise, given=warm, membership=membership, uniforms=np.concatenate([silent, numbers[row]]))
-            spikes[row], fractions[row] = run.spikes[len(warm) :], run.fractions[len(warm) :]
+            run = simulate(
+                self._drive(context, row, n_populations),
+                constants,
+                _normals(numbers[row, :, 0], n_populations),
+                membership=membership,
+                uniforms=numbers[row],
+                state=self._settled(arrays, constants, membership) if carry is None else carry[row],
+            )
+            spikes[row], fractions[row] = run.spikes, run.fractions
+            states.append(run.state)
         empty = torch.zeros(spikes.shape[::2], dtype=torch.float64)
-        return Rollout(torch.as_tensor(spikes), empty, {"population_rate_hz": torch.as_tensor(fractions / constants.dt_s)})
+        return Rollout(torch.as_tensor(spikes), empty, {"population_rate_hz": torch.as_tensor(fractions / constants.dt_s)}, states)
+
+    def _conditional(
+        self, params: Params, context: SpikeChunk, uniforms: torch.Tensor, observed: torch.Tensor, mask: torch.Tensor | None, carry: Carry
+    ) -> Rollout:
+        import torch
+
+        is_clamped = np.ones(context.n_neurons, dtype=bool) if mask is None else np.asarray(mask.cpu(), dtype=bool)
+        numbers = np.asarray(uniforms.detach().cpu(), dtype=np.float64)
+        spikes = np.where(is_clamped, np.minimum(observed.detach().cpu().numpy().astype(np.float64), 1.0), 0.0)
+        states, rng = carry if carry is not None else (None, Stream(int(numbers[0, 0, 0] * 2**32), "neulvm/conditional"))
+        predicted, fired, fractions, states = self._filtered(params, context, states, rng, spikes, is_clamped, numbers)
+        p = np.clip(predicted, 1e-12, 1 - 1e-12)
+        log_prob = np.where(fired > 0, np.log(p), np.log1p(-p)) * is_clamped
+        latents = {"expected": torch.as_tensor(predicted), "population_rate_hz": torch.as_tensor(fractions / (context.dt_ms / 1e3))}
+        return Rollout(torch.as_tensor(fired), torch.as_tensor(log_prob.sum(axis=1)), latents, (states, rng))
+
+    def _settled(self, arrays: ParamArrays, constants: Constants, membership: np.ndarray) -> PathState:
+        """Return the state of a path after `history_s` at the mean rates; when the recorded neurons last fired is unknown."""
+        n_bins = max(1, round(self.history_s / constants.dt_s))
+        given = np.broadcast_to(arrays["mean_rate_hz"] * constants.dt_s, (n_bins, len(constants.tau_s)))
+        silent = np.ones((n_bins, len(membership)))
+        nothing = np.zeros_like(given)
+        state = simulate(nothing, constants, nothing, given=given, membership=membership, uniforms=silent).state
+        return replace(state, age=np.full_like(state.age, -1))
+
+
+def _noise_of_bins(stream: Stream, first_bin: int, n_bins: int, n_particles: int, n_populations: int) -> FilterNoise:
+    """Return the noise of some bins, which is the same however a trial is cut into chunks."""
+    from fitspike.kernels.mesoscopic_filter import FilterNoise
+
+    blocks = range(first_bin // _NOISE_BLOCK, -(-(first_bin + n_bins) // _NOISE_BLOCK))
+    drawn = [FilterNoise.draw(stream.child(f"bins-{k}").numpy(), _NOISE_BLOCK, n_particles, n_populations) for k in blocks]
+    part = slice(first_bin - blocks[0] * _NOISE_BLOCK, first_bin - blocks[0] * _NOISE_BLOCK + n_bins)
+    return FilterNoise(*(np.concatenate([getattr(one, name) for one in drawn])[part] for name in ("normals", "uniforms")))
 
 
 def _normals(uniform: np.ndarray, n: int) -> np.ndarray:

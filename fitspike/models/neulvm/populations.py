@@ -82,6 +82,22 @@ class FreeSet:
     def _pool(self, values: np.ndarray) -> np.ndarray:
         return values.sum(keepdims=True) if self.preset == "shared" else values
 
+    def scale(self) -> np.ndarray:
+        """Return how far values of the vector are moved to measure gradients: about their standard errors in 10 s of nine neurons."""
+        n, m = self.n_populations, self.n_constants
+        return np.concatenate([np.full(n + m, 0.012), np.full(2 * m, 0.05)])
+
+    def wide(self) -> np.ndarray:
+        """Return the standard deviations of random starts."""
+        n, m = self.n_populations, self.n_constants
+        return np.concatenate([np.full(n, 0.5), np.full(m, 0.3), np.full(m, 1.0), np.full(m, 0.3)])
+
+    def labels(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what each value of the vector is, in words."""
+        which = {0: (), 1: (" of all",), self.n_populations: tuple(f" of {name}" for name in names)}[self.n_constants]
+        constants = [f"{what}{one}" for what in ("log tau_m", "rest", "threshold") for one in which]
+        return (*(f"log weight of {name}" for name in names), *constants)
+
     def bounds(self, base: Constants) -> list[tuple[float, float]]:
         """Return the physical range of each entry of the vector."""
         m = self.n_constants

@@ -221,6 +221,8 @@ def _check_free_chunks(model: Model, params: Params, data: BinnedSpikes) -> None
 
 
 def _check_replay(model: Model, params: Params, data: BinnedSpikes) -> None:
+    if isinstance(model, HasLatents):
+        raise NotChecked("given spikes the latents are inferred, not simulated")
     free, uniforms = _free(model, params, data), _uniforms(model)
     observed = free.spikes.detach()
     clamped = model.rollout(params, _whole(data), uniforms=uniforms, observed=observed, observed_mask=torch.ones(_N, dtype=torch.bool))

@@ -106,9 +106,11 @@ def _made(target: Any) -> Any:
     if not isinstance(target, type):
         return target
     try:
-        return target()
+        made = target()
     except TypeError as error:
         raise Mismatch(f"{target.__name__}() cannot be made without arguments ({error}). Give every setting a default.") from error
+    settings = getattr(target, "conformance_settings", None)
+    return made if settings is None else target(**settings)
 
 
 def _has_members(instance: Any, kind: Kind) -> None:

@@ -12,8 +12,8 @@ import math
 import numba
 
 from fitspike.kernels.compiling import cached
-from fitspike.kernels.exponential import exp_in_place
 from fitspike.kernels.mesoscopic.reference import LOG_HAZARD_CAP, P_MAX, P_MIN, VARIANCE_TINY
+from fitspike.kernels.numba_exponential import exp_in_place
 
 
 @cached(numba.njit, nogil=True, fastmath={"contract", "reassoc", "nsz"})
@@ -89,7 +89,17 @@ def advance(cohort, newest, pool, stay, stay_pool, fraction):
 
 
 @cached(numba.njit, nogil=True)
-def hazard_of(age, newest, population, q, q_pool):
-    """Return the integrated hazard over a bin of a neuron that last fired `age` + 1 bins ago."""
+def hazard_of(age, newest, population, q, q_pool, p):
+    """Return the integrated hazard over a bin of a neuron that last fired `age` + 1 bins ago; unknown, -1, it is like any of its kind."""
+    if age < 0:
+        return -math.log1p(-p[population])
     n_ages = q.shape[1]
     return q[population, (newest - age) % n_ages] if age < n_ages else q_pool[population]
+
+
+@cached(numba.njit, nogil=True)
+def next_age(age, has_fired, n_ages):
+    """Return the age in the next bin."""
+    if has_fired:
+        return 0
+    return age if age < 0 else min(age + 1, n_ages)
