@@ -16,7 +16,8 @@ from fitspike.losses.repeats import check_can_follow, check_repeats
 from fitspike.statistics.base import Expected, Statistic
 
 if TYPE_CHECKING:
-    from fitspike.recording.binned import BinnedSpikes
+    from fitspike.recording.binned import BinnedSpikes, SpikeChunk
+    from fitspike.recording.info import DataInfo
 
 _RECORD_VALUES = 20_000_000
 """Most values (trials x bins x neurons) of the recording made dense at once."""
@@ -115,11 +116,29 @@ def simulated_value(statistic: Statistic, free: FreeRun, context: LossContext, r
     # Several may follow one recorded trial; each is a trial of its own.
     chunk = replace(chunk, trial=np.arange(chunk.n_trials))
     acc = statistic.init(replace(context.data, n_trials=max(context.data.n_trials, chunk.n_trials)))
+    check_windows_fit(statistic.name, getattr(acc, "n_bins", 1), free.chunk, context.data)
     if expected is None or not takes or (takes == "binary" and not is_binary(context.model)):
         acc = statistic.update(acc, spikes, chunk)
     else:
         acc = statistic.update(acc, spikes, chunk, expected=expected)
     return statistic.finalise(acc).to(device)
+
+
+def check_windows_fit(loss: str, n_bins: int, chunk: SpikeChunk, data: DataInfo) -> None:
+    """Raise if windows of `n_bins` bins are longer than chunks, so that a fit would never see a whole one.
+
+    Raises
+    ------
+    InvalidInputError
+        If so, and trials go on after the chunk.
+    """
+    longest = int(np.max(np.asarray(data.bins_per_trial)[np.asarray(chunk.trial)], initial=0))
+    if chunk.first_bin == 0 and chunk.n_bins < min(n_bins, longest):
+        raise InvalidInputError(
+            f"loss {loss!r} measures windows of {n_bins * data.dt_ms:g} ms, and each step simulates chunks of "
+            f"{chunk.n_bins * data.dt_ms:g} ms. Set n_bins of [batch] to at least {n_bins}, or to {longest} for whole trials, or choose "
+            "shorter windows."
+        )
 
 
 def expected_of(rollout: Any) -> Expected | None:

@@ -11,6 +11,7 @@ import torch
 from fitspike.errors import Problems
 from fitspike.losses.base import LossContext, LossTerms
 from fitspike.losses.repeats import check_can_follow, check_repeats
+from fitspike.losses.summary_statistics import check_windows_fit
 from fitspike.losses.trial_features import (
     RecordedTrials,
     Windows,
@@ -85,6 +86,7 @@ class TrialMatching:
     def __call__(self, context: LossContext) -> LossTerms:
         """Return {"trial_matching": distance}, the mean over simulated trials; 0 where no condition has any to compare."""
         free, recorded = context.free, context.recorded[self.name]
+        check_windows_fit(self.name, recorded.windows.n_bins, free.chunk, context.data)
         total, n_matched = free.rollout.spikes.sum() * 0.0, 0
         for number, pair in enumerate(pairs_of_kinds(free, recorded)):
             ours, theirs = equally_many(*pair, context.rng.child(f"{self.name}/{number}"))

@@ -340,6 +340,19 @@ def test_wrong_data_are_refused_before_compute():
     refuses(same, {"nll": 1, "noise_correlation": {"weight": 1, "n_lags": 50}}, "reaches past trials of 50 bins", TooFewTrialsError)
 
 
+@pytest.mark.parametrize(
+    "term", [{"population_spectrum": 1}, {"fano_factor": {"weight": 1, "window_ms": 60.0}}, {"trial_matching": 1}, {"mmd": 1}]
+)
+def test_windows_longer_than_chunks_are_refused(term):
+    """Else no step would see a whole window, and the loss would be 0 from the first step to the last."""
+    counts = (np.random.default_rng(0).random((8, 60, 3)) < 0.2).astype(int)
+    recording = Recording.from_counts(counts, dt_ms=5.0, conditions=["a"] * 8)
+    how = {"settings": {"time_bumps": 4}, "stop": {"max_steps": 1}, "progress": "off", "report": False}
+    refuses(recording, {"nll": 1, **term}, r"each step simulates chunks of 15 ms. Set n_bins of \[batch\]", batch={"n_bins": 3}, **how)
+    result = fitspike.fit(recording, model="spiking-network", loss={"nll": 1, **term}, split="none", batch={"n_bins": 60}, **how)
+    assert result.history[0][next(iter(term))] != 0.0
+
+
 def test_trials_of_different_stimuli_are_no_repeats():
     from fitspike.recording.tables import Signal
 
