@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from fitspike.kernels.compiling import cached
-from fitspike.kernels.exponential import exp_in_place
+from fitspike.kernels.numba_exponential import exp_in_place
 
 BLOCKED = -1e9
 """Potential of a refractory neuron while the kernel runs: its hazard is nil, and it is set back to 0 when it may integrate again."""
