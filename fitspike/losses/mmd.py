@@ -11,7 +11,7 @@ import torch
 from fitspike.errors import InvalidInputError
 from fitspike.losses.base import LossContext, LossTerms
 from fitspike.losses.repeats import check_repeats
-from fitspike.losses.summary_statistics import check_windows_fit
+from fitspike.losses.summary_statistics import check_enough_trials, check_windows_fit
 from fitspike.losses.trial_features import RecordedTrials, Windows, check_size, equally_many, pairs_of_kinds, recorded_trials
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class MaximumMeanDiscrepancy:
     def __call__(self, context: LossContext) -> LossTerms:
         """Return {"mmd": squared discrepancy}, the mean over simulated trials of conditions with two or more; 0 without any."""
         free, recorded = context.free, context.recorded[self.name]
+        check_enough_trials(self.name, 2, free, context.data)
         check_windows_fit(self.name, recorded.trials.windows.n_bins, free.chunk, context.data)
         total, n_compared = free.rollout.spikes.sum() * 0.0, 0
         for number, pair in enumerate(pairs_of_kinds(free, recorded.trials)):

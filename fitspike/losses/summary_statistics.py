@@ -73,6 +73,8 @@ class StatisticLoss:
     def __call__(self, context: LossContext) -> LossTerms:
         """Return {name: distance}; the docstring of `DISTANCES` says in which unit."""
         free, recorded = context.free, context.recorded[self.name]
+        if getattr(self.statistic, "compares_trials", False) and getattr(self.statistic, "centre", "auto") != "trial":
+            check_enough_trials(self.name, 4 if self.two_half else 2, free, context.data)
         kind = self._distance(context.model)
         scale = context.data.dt_ms / 1000 if DISTANCES[kind].of_counts else 1.0
         if self.two_half and free.chunk.n_trials > 1:
@@ -122,6 +124,21 @@ def simulated_value(statistic: Statistic, free: FreeRun, context: LossContext, r
     else:
         acc = statistic.update(acc, spikes, chunk, expected=expected)
     return statistic.finalise(acc).to(device)
+
+
+def check_enough_trials(loss: str, n_trials: int, free: FreeRun, data: DataInfo) -> None:
+    """Raise if trials repeat and a step simulates fewer than `n_trials`, so that none could be compared.
+
+    Raises
+    ------
+    InvalidInputError
+        If so.
+    """
+    if data.has_repeats and free.chunk.n_trials < n_trials:
+        raise InvalidInputError(
+            f"loss {loss!r} compares {n_trials} simulated trials of one condition at least, and each step simulates "
+            f"{free.chunk.n_trials}. Use batch.n_free_trials={n_trials} or more; 20 is usual."
+        )
 
 
 def check_windows_fit(loss: str, n_bins: int, chunk: SpikeChunk, data: DataInfo) -> None:

@@ -33,7 +33,8 @@ class Statistic(Protocol):
     `takes_expected` (default False); True says that `update` takes a keyword `expected` (`Expected`, of sampled spikes) and puts
     conditional means in the place of the latest spikes of each product: the same mean with less variance, and a gradient that is exact
     there; "binary" says so for bins of at most one spike. `needs_repeats` (default False); True says that trials are compared which must
-    be repeats of one stimulus.
+    be repeats of one stimulus. `compares_trials` (default False); True says that where trials repeat, the value is of differences between
+    repeats of one condition, of which it needs two; a field `centre` of "trial" turns that off.
     """
 
     name: str

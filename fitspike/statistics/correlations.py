@@ -138,6 +138,7 @@ class NoiseCorrelation:
     name: ClassVar[str] = "noise_correlation"
     unit: ClassVar[str] = "1"
     default_distance: ClassVar[str] = "unexplained"
+    compares_trials: ClassVar[bool] = True
     is_differentiable: ClassVar[bool] = True
     takes_expected: ClassVar[bool] = True
 
@@ -175,6 +176,7 @@ class SignalCorrelation:
     name: ClassVar[str] = "signal_correlation"
     unit: ClassVar[str] = "1"
     default_distance: ClassVar[str] = "unexplained"
+    compares_trials: ClassVar[bool] = True
     is_differentiable: ClassVar[bool] = True
     takes_expected: ClassVar[bool] = True
     needs_repeats: ClassVar[bool] = True

@@ -187,6 +187,7 @@ class FanoFactor:
     name: ClassVar[str] = "fano_factor"
     unit: ClassVar[str] = "1"
     default_distance: ClassVar[str] = "log_mse"
+    compares_trials: ClassVar[bool] = True
     is_differentiable: ClassVar[bool] = True
     takes_expected: ClassVar[bool] = True
 

@@ -52,6 +52,7 @@ class PopulationSpectrum:
     name: ClassVar[str] = "population_spectrum"
     unit: ClassVar[str] = "Hz"
     default_distance: ClassVar[str] = "log_mse"
+    compares_trials: ClassVar[bool] = True
     is_differentiable: ClassVar[bool] = True
     takes_expected: ClassVar[bool] = True
 
@@ -144,6 +145,7 @@ class ParticipationRatio:
     name: ClassVar[str] = "participation_ratio"
     unit: ClassVar[str] = "1"
     default_distance: ClassVar[str] = "log_mse"
+    compares_trials: ClassVar[bool] = True
     is_differentiable: ClassVar[bool] = True
     takes_expected: ClassVar[bool] = True
 

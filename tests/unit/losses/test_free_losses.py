@@ -353,6 +353,17 @@ def test_windows_longer_than_chunks_are_refused(term):
     assert result.history[0][next(iter(term))] != 0.0
 
 
+@pytest.mark.parametrize("name", ["fano_factor", "population_spectrum", "participation_ratio", "signal_correlation", "mmd"])
+def test_too_few_simulated_trials_to_compare_are_refused(name):
+    counts = (np.random.default_rng(0).random((8, 60, 3)) < 0.2).astype(int)
+    how = {"settings": {"time_bumps": 4}, "stop": {"max_steps": 1}, "progress": "off", "report": False}
+    repeats = Recording.from_counts(counts, dt_ms=5.0, conditions=["a"] * 8)
+    refuses(repeats, {"nll": 1, name: 1}, f"loss '{name}' compares . simulated trials of one condition", batch={"n_trials": 1}, **how)
+    if name == "fano_factor":  # over the windows of one long trial
+        one = Recording.from_counts(counts.reshape(-1, 3), dt_ms=5.0)
+        fitspike.fit(one, model="spiking-network", loss={"nll": 1, name: 1}, split="none", batch={"n_trials": 1}, **how)
+
+
 def test_trials_of_different_stimuli_are_no_repeats():
     from fitspike.recording.tables import Signal
 
