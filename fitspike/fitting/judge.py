@@ -12,7 +12,7 @@ from fitspike.config import RunConfig
 from fitspike.errors import InvalidInputError
 from fitspike.fitting.optimise import Fitted
 from fitspike.fitting.prepare import Prepared
-from fitspike.models.base import HasCaveats, HasConnectivity, HasStability
+from fitspike.models.base import HasCaveats, HasConnectivity, HasPopulations, HasStability
 from fitspike.models.connectivity import Connectivity
 from fitspike.params import to_tensors
 from fitspike.recording.binned import BinnedSpikes
@@ -157,13 +157,16 @@ def score_statistics(score: Score) -> dict[str, np.ndarray]:
     return arrays
 
 
-def model_statistics(fitted: Fitted) -> dict[str, np.ndarray]:
-    """Return couplings and filters of the model that figures are drawn from; nothing for a model without them."""
+def model_statistics(fitted: Fitted, dt_ms: float, stream: Stream) -> dict[str, np.ndarray]:
+    """Return couplings, filters and populations of the model that figures are drawn from; nothing for a model without them."""
     arrays: dict[str, np.ndarray] = {}
-    if (found := _couplings(fitted)) is not None:
-        arrays["connectivity/weight"], arrays["connectivity/unit"] = found.weight, np.array(found.unit)
-        if found.p_value is not None:
-            arrays["connectivity/p_value"] = found.p_value
+    if isinstance(fitted.model, HasPopulations):
+        found = fitted.model.populations(to_tensors(fitted.params), fitted.report.extras, dt_ms, stream)
+        arrays |= {f"population/{name}": value for name, value in found.items()}
+    if (couplings := _couplings(fitted)) is not None:
+        arrays["connectivity/weight"], arrays["connectivity/unit"] = couplings.weight, np.array(couplings.unit)
+        if couplings.p_value is not None:
+            arrays["connectivity/p_value"] = couplings.p_value
     if hasattr(fitted.model, "filters"):
         arrays |= {f"filter/{name}": np.asarray(value) for name, value in fitted.model.filters(to_tensors(fitted.params)).items()}
     return arrays
@@ -191,7 +194,7 @@ def judge(prepared: Prepared, fitted: Fitted, config: RunConfig, stop_if_asked: 
     notes += [*stability_note(fitted), *(fitted.model.caveats() if isinstance(fitted.model, HasCaveats) else ())]
     simulation, statistics, warnings = simulate_beside(prepared, fitted, config)
     stop_if_asked()
-    statistics |= model_statistics(fitted)
+    statistics |= model_statistics(fitted, prepared.data.dt_ms, Stream(config.seed, "populations"))
     if score is not None:
         statistics |= score_statistics(score)
         if score.psth is not None:

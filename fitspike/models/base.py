@@ -194,6 +194,20 @@ class HasLatents(Protocol):
 
 
 @runtime_checkable
+class HasPopulations(Protocol):
+    """A model of whole populations, most of whose neurons were not recorded."""
+
+    def populations(self, params: Params, extras: Mapping[str, Any], dt_ms: float, stream: Stream) -> Mapping[str, np.ndarray]:
+        """Return what is drawn of the fitted populations, arrays by name; `extras` is the solver report's.
+
+        names (n_populations,) text; coupling, coupling_sd [post, pre] (n_populations, n_populations); latent_time_s (n_bins,), latent_hz
+        and latent_sd_hz (n_bins, n_populations), inferred activity; free_time_s, free_hz, free activity; response_time_ms (n_bins,) and
+        response_hz (target, n_bins, n_populations), mean answers to a pulse; inferred_dwell_s, free_dwell_s. Only names is required.
+        """
+        ...
+
+
+@runtime_checkable
 class HasCaveats(Protocol):
     """A model with limits that its user should read beside every result."""
 

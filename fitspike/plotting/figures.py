@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fitspike.errors import InvalidInputError, UnknownNameError, did_you_mean
-from fitspike.plotting import connectivity, learning_curve, psth, raster, statistics, style
+from fitspike.plotting import connectivity, learning_curve, populations, psth, raster, statistics, style
 from fitspike.plotting.run_files import RunFiles
 
 FALSE_DISCOVERY = 0.05
@@ -30,6 +30,7 @@ class Drawing:
 def available(run: RunFiles) -> dict[str, Drawing]:
     """Return every figure whose numbers the run holds, by name."""
     found = [make(run) for make in (_raster, _panel, _intervals, _psth, _psth_scores, _rescaling, _neuron_scores)]
+    found += [_population_activity(run), _population_coupling(run), _dwell_times(run), _pulse_responses(run)]
     found += [_coupling(run), _coupling_filters(run), _history_filters(run), *_stimulus_filters(run), _selection(run), _learning(run)]
     return {drawing.name: drawing for drawing in found if drawing is not None}
 
@@ -42,6 +43,10 @@ NAMES = (
     "psth-scores",
     "rescaling",
     "neuron-scores",
+    "population-activity",
+    "population-coupling",
+    "dwell-times",
+    "pulse-responses",
     "coupling",
     "coupling-filters",
     "history-filters",
@@ -206,6 +211,56 @@ def significant(p_value: np.ndarray, rate: float = FALSE_DISCOVERY) -> np.ndarra
     ordered = np.sort(p_value[off])
     below = np.flatnonzero(ordered <= rate * np.arange(1, len(ordered) + 1) / max(len(ordered), 1))
     return off & (p_value <= (ordered[below[-1]] if len(below) else -1.0))
+
+
+def _population_activity(run: RunFiles) -> Drawing | None:
+    found = run.group("population")
+    if not {"latent_hz", "free_hz"} <= set(found):
+        return None
+    return Drawing(
+        "population-activity",
+        "Activity of whole populations, inferred from the few recorded neurons, and of the fitted populations running freely.",
+        lambda: populations.draw_population_activity(
+            found["names"], found["latent_time_s"], found["latent_hz"], found.get("latent_sd_hz"), found["free_time_s"], found["free_hz"]
+        ),
+    )
+
+
+def _population_coupling(run: RunFiles) -> Drawing | None:
+    found = run.group("population")
+    if "coupling" not in found:
+        return None
+    return Drawing(
+        "population-coupling",
+        "Couplings between populations: the row receives, the column sends; red excites, blue inhibits. Below each value its standard "
+        "error; a question mark where the data do not determine it.",
+        lambda: populations.draw_population_coupling(found["coupling"], found.get("coupling_sd"), found["names"]),
+    )
+
+
+def _dwell_times(run: RunFiles) -> Drawing | None:
+    found = run.group("population")
+    if not {"inferred_dwell_s", "free_dwell_s"} <= set(found):
+        return None
+    return Drawing(
+        "dwell-times",
+        "How long one excitatory population leads the others, in the inferred activity and in a long free run. Times between changes of "
+        "the lead vary by orders of magnitude with couplings a few percent apart, so that agreement is a sharp test.",
+        lambda: populations.draw_dwell_times(found["inferred_dwell_s"], found["free_dwell_s"]),
+    )
+
+
+def _pulse_responses(run: RunFiles) -> Drawing | None:
+    found = run.group("population")
+    if "response_hz" not in found:
+        return None
+    pulse_ms, amplitude = float(found.get("response_pulse_ms", np.nan)), float(found.get("response_per_s", np.nan))
+    return Drawing(
+        "pulse-responses",
+        "Predicted answer of all populations to a pulse of input to one of them, as by photo-stimulation; mean of simulated trials that "
+        "start in the commonest state.",
+        lambda: populations.draw_pulse_responses(found["names"], found["response_time_ms"], found["response_hz"], pulse_ms, amplitude),
+    )
 
 
 def _coupling(run: RunFiles) -> Drawing | None:

@@ -51,6 +51,7 @@ _LAZY = {
         "HasLatents",
         "HasSelection",
         "HasSolver",
+        "HasPopulations",
         "HasStability",
         "HasUnits",
         "Model",

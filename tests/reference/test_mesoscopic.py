@@ -214,5 +214,5 @@ def test_neurons_that_are_not_clamped_do_not_weigh_particles_and_fire_as_predict
     np.testing.assert_array_equal(run.predicted[:, :6], alone.predicted)
     np.testing.assert_array_equal(run.spikes[:, :6], spikes[:, :6])
     expected = run.predicted[:, 6:].sum()
-    # A sum of Bernoulli variables: five standard errors, one false alarm in two million.
+    # Renewal trains vary less than Poisson ones: five Poisson standard errors, fewer than one false alarm in two million.
     assert abs(run.spikes[:, 6:].sum() - expected) < 5 * np.sqrt(expected)

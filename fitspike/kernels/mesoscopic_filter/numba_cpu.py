@@ -43,9 +43,9 @@ def particle_filter(
     Each bin: weight by the clamped neurons' spikes given the past, draw the fractions, resample systematically when the effective number
     of particles falls below half. given (n_given, M) fixes the first bins, without likelihood. normals (n_bins, n_particles, M),
     uniforms (n_bins,) decide all draws. predicted: probability of a spike given the past of the clamped neurons alone; neurons that are
-    not clamped fire by it and their neuron_uniforms (n_bins, n_observed). The state before the first bin is
-    overwritten by that after the last: cohort, pool, synapse as in numba_path with the particle as first axis, age (n_observed,),
-    log_weight (n_particles,).
+    not clamped are like any of their population, and fire by their own age and neuron_uniforms (n_bins, n_observed). The state before the
+    first bin is overwritten by that after the last: cohort, pool, synapse as in numba_path with the particle as first axis, age
+    (n_observed,), log_weight (n_particles,).
     """
     n_bins, n_particles, n_pop = normals.shape
     n_obs, n_ages = len(membership), cohort.shape[3]
@@ -54,10 +54,11 @@ def particle_filter(
     fractions = np.zeros((n_bins, n_particles, n_pop))
     ancestors = np.zeros((n_bins, n_particles), np.int32)
     predicted, fired = np.zeros((n_bins, n_obs)), spikes.copy()
-    log_likelihood = np.zeros(n_bins)
+    log_likelihood, own = np.zeros(n_bins), np.zeros(n_obs)
     before, weight, chosen = np.zeros(n_particles), np.zeros(n_particles), np.zeros(n_particles, np.int64)
     for t in range(n_bins):
         place = newest
+        own[:] = 0.0
         is_given = t < given.shape[0]
         highest = log_weight.max()
         before[:] = np.exp(log_weight - highest)
@@ -89,9 +90,11 @@ def particle_filter(
             for i in range(n_obs):
                 m = membership[i]
                 hazard = hazard_of(age[i], newest, m, q, q_pool, p)
-                predicted[t, i] += before[k] * -math.expm1(-hazard)
                 if not is_clamped[i]:
+                    predicted[t, i] += before[k] * p[m]
+                    own[i] += before[k] * -math.expm1(-hazard)
                     continue
+                predicted[t, i] += before[k] * -math.expm1(-hazard)
                 if spikes[t, i] > 0:
                     if hazard <= 0.0:
                         hazard = dt * math.exp(-threshold[m])
@@ -111,7 +114,7 @@ def particle_filter(
         newest = place
         for i in range(n_obs):
             if not is_clamped[i]:
-                fired[t, i] = 1.0 if neuron_uniforms[t, i] < predicted[t, i] else 0.0
+                fired[t, i] = 1.0 if neuron_uniforms[t, i] < own[i] else 0.0
             age[i] = next_age(age[i], fired[t, i] > 0, n_ages)
         if is_given:
             continue

@@ -250,6 +250,22 @@ class NeuLVM:
             "membership": fixed((data.n_neurons,), "1", labels, "population of each recorded neuron", constraint=interval(0, max(n, 1))),
         }
 
+    def populations(self, params: Params, extras: Mapping[str, Any], dt_ms: float, stream: Stream) -> Mapping[str, np.ndarray]:
+        """Return couplings with their errors, inferred and free activity, dwell times and answers to pulses; see `HasPopulations`."""
+        from fitspike.models.neulvm.activity import summary
+
+        arrays = {name: np.asarray(value.detach().cpu(), dtype=np.float64) for name, value in params.items()}
+        constants = as_constants(arrays, dt_ms)
+        n = len(constants.tau_s)
+        excitatory = np.flatnonzero((constants.coupling >= 0).all(axis=0) & (constants.coupling > 0).any(axis=0))
+        found: dict[str, np.ndarray] = {
+            "names": np.asarray(extras.get("population_names", [f"population {m}" for m in range(n)])),
+            "coupling": constants.coupling,
+            "membership": arrays["membership"].astype(np.int64),
+        }
+        found |= {name: np.asarray(extras[name]) for name in ("coupling_sd", "membership_confidence") if name in extras}
+        return found | summary(constants, excitatory, extras, arrays["mean_rate_hz"], stream)
+
     def latent_specs(self, data: DataInfo) -> Mapping[str, ParamSpec]:
         """Return the spec of one trial's population activity, (n_bins, n_populations) Hz; trials may be shorter."""
         n_bins = int(np.max(data.bins_per_trial, initial=0))
