@@ -3,6 +3,7 @@
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fitspike.cli.settings import resolve_settings
@@ -113,6 +114,8 @@ NESTED = {
 
 def test_toml_text_reads_back_as_it_was():
     assert tomllib.loads(to_toml(NESTED)) == NESTED
+    numpy_values = {"x": np.float64(0.1), "n": np.int64(3), "b": np.bool_(True), "v": np.array([0.5, 2.0]), "l": [np.float32(0.5)]}
+    assert tomllib.loads(to_toml(numpy_values)) == {"x": 0.1, "n": 3, "b": True, "v": [0.5, 2.0], "l": [0.5]}
     assert tomllib.loads(to_toml({"a": None, "b": {"c": None}, "d": float("inf")})) == {"b": {}, "d": float("inf")}
     with pytest.raises(InvalidInputError, match="model.init = .* cannot be written"):
         to_toml({"model": {"init": object()}})

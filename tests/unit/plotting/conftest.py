@@ -24,6 +24,30 @@ def summaries(seed: int) -> tuple[dict, dict]:
     return summarise(recorded), summarise(simulated)
 
 
+def populations() -> dict[str, np.ndarray]:
+    """Return the arrays of three made-up populations, one of whose couplings is undetermined."""
+    rng = np.random.default_rng(2)
+    time_s = np.arange(500) * 0.004 + 1.0
+    swing = 10 + 6 * np.tanh(5 * np.sin(3 * time_s))
+    activity = np.stack([swing, 20 - swing, np.full(500, 25.0)], axis=1)
+    return {
+        "names": np.array(["left", "right", "inhibitory"]),
+        "coupling": np.array([[10.0, 0.0, -20.0], [0.0, 10.0, -20.0], [10.0, 10.0, -20.0]]),
+        "coupling_sd": np.array([[0.1, 0.0, np.nan]] * 3),
+        "latent_time_s": time_s,
+        "latent_hz": activity,
+        "latent_sd_hz": np.full((500, 3), 4.0),
+        "free_time_s": time_s,
+        "free_hz": activity + rng.normal(0, 2, (500, 3)),
+        "inferred_dwell_s": rng.exponential(3, 4),
+        "free_dwell_s": rng.exponential(3, 40),
+        "response_time_ms": np.arange(-75, 200) * 4.0,
+        "response_hz": rng.uniform(5, 25, (3, 275, 3)),
+        "response_pulse_ms": np.array(100.0),
+        "response_per_s": np.array(80.0),
+    }
+
+
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory) -> Path:
     """Return a complete run folder with every figure's numbers."""
@@ -50,6 +74,7 @@ def run_folder(tmp_path_factory) -> Path:
         "connectivity/weight": weight,
         "connectivity/unit": np.array("mV"),
         "connectivity/p_value": np.where(weight != 0, 1e-4, 0.5),
+        **{f"population/{name}": value for name, value in populations().items()},
         "filter/history_lag_ms": lag,
         "filter/history": -np.exp(-lag / 30) * rng.uniform(1, 2, (N_NEURONS, 1)),
         "filter/coupling_lag_ms": lag,

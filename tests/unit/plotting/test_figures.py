@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from fitspike.cli.main import cli
 from fitspike.errors import InvalidInputError, RunFolderError, UnknownNameError
-from fitspike.plotting import connectivity, figures, learning_curve, psth, raster, statistics, style
+from fitspike.plotting import connectivity, figures, learning_curve, populations, psth, raster, statistics, style
 from fitspike.plotting.learning_curve import draw_learning_curve
 from fitspike.plotting.run_files import RunFiles
 
@@ -172,6 +172,20 @@ def test_selection_shows_candidates_in_order_and_fills_what_was_taken():
     assert taken == [[[0.3, 1.0], [0.35, 3.0]]]
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first candidate at the top
     assert [text.get_text() for text in axes.texts] == ["history", "ridge"]
+
+
+def test_couplings_of_populations_stand_at_post_and_pre_with_their_errors():
+    coupling = np.array([[1.0, -2.0], [3.0, 0.0]])
+    figure = populations.draw_population_coupling(coupling, np.array([[0.1, np.nan], [0.2, 0.0]]), ["E", "I"])
+    written = {(round(text.get_position()[0]), round(text.get_position()[1])): text.get_text() for text in figure.axes[0].texts}
+    assert written == {(0, 0): "1\n± 0.1", (1, 0): "-2\n± ?", (0, 1): "3\n± 0.2", (1, 1): "0"}
+
+
+def test_dwell_times_are_drawn_as_the_share_that_lasts_longer():
+    figure = populations.draw_dwell_times(np.array([3.0, 1.0]), np.zeros(0))
+    (line,) = figure.axes[0].lines
+    np.testing.assert_allclose(line.get_xydata(), [[0, 1], [1, 0.5], [3, 0]])
+    assert "the lead never changed twice" in texts(populations.draw_dwell_times(np.zeros(0), np.zeros(0)))
 
 
 def test_a_run_folder_gives_every_figure(run_folder):
