@@ -22,7 +22,7 @@ class StoreRecall:
     Each symbol lasts `symbol_ms`, during which the inputs of its bit fire at `rate_hz`, and those of the command where there is one; a
     RECALL comes without a bit. Outside a pair a symbol is a STORE with probability `command_prob`, inside it a RECALL with the same. Only
     sequences with at least one pair, and none left open, are used. During a RECALL the target holds the bit (the task of Bellec et al.
-    2018, NeurIPS 31; the probability of commands is ours).
+    2018, NeurIPS 31; in its code commands have a probability of 1/7, and at least one symbol lies between STORE and RECALL).
     """
 
     name: ClassVar[str] = "store-recall"
