@@ -13,23 +13,18 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from multiprocessing import get_context
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
+from _seeds import run_seeds
 from _sm_benchmarks import BENCHMARKS, Rows
 from _sm_trial_matching import check_trial_matching, two_areas
 from _table import Bounds
 
 DATA = Path(os.environ.setdefault("FITSPIKE_DATA", str(Path(__file__).parents[3] / "shared" / "data")))
-
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-"""Environment variables that say how many threads a process may start."""
 
 Results = list[Rows]
 """One per seed, in order."""
@@ -39,36 +34,6 @@ MOST_SEEDS = {"TM": 2}
 
 CONVERGED = 0.005
 """Part by which the held-out NLL of a likelihood-only fit may exceed that of the optimum."""
-
-
-def run_seeds(names: tuple[str, ...], n_seeds: int, n_workers: int) -> dict[str, Results]:
-    """Return the rows of benchmarks over seeds 0 .. n_seeds - 1, run in processes of their own."""
-    began, found = time.monotonic(), {}
-    seeds = {name: range(min(n_seeds, MOST_SEEDS.get(name, n_seeds))) for name in names}
-    jobs = [(name, seed) for name in names for seed in seeds[name]]
-    with one_thread_each(), ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(RUN[name], seed): (name, seed) for name, seed in jobs}
-        for done, future in enumerate(as_completed(running), start=1):
-            name, seed = running[future]
-            try:
-                found[name, seed] = future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-            print(f"[{time.monotonic() - began:7.1f} s] {name} seed {seed} done, {done} of {len(jobs)}", file=sys.stderr, flush=True)
-    return {name: [found[name, seed] for seed in seeds[name]] for name in names}
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Let processes started meanwhile run in one thread."""
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def values(results: Results, row: str, score: str) -> np.ndarray:
