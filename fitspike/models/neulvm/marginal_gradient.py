@@ -182,7 +182,8 @@ def climb(
     scale = problem.free.scale()
     n_points = max(settings.n_points, 2 * len(vector))
     n_points += n_points % 2
-    found, estimate, centre, width = done or Gradients.none(len(vector)), None, vector, np.ones(len(vector))
+    found, estimate = done or Gradients.none(len(vector)), None
+    centre, before, width = vector, vector, np.ones(len(vector))
     for number in range(settings.n_rounds):
         here = stream.child(f"round-{number}")
         offsets = here.child("points").numpy().standard_normal((n_points // 2, len(vector))) * width
@@ -201,7 +202,10 @@ def climb(
                 break
         if len(found.points) < stop:
             break
-        estimate = fit_top(_first(found, stop), scale, centre)
+        if number and _is_worse(found.log_likelihood[stop - n_points : stop], found.log_likelihood[stop - 2 * n_points : stop - n_points]):
+            centre = before  # the last move lowered the likelihood
+            break
+        estimate, before = fit_top(_first(found, stop), scale, centre), centre
         move = (estimate.vector - centre) / scale
         centre = centre + scale * np.clip(move, -4.0, 4.0)
         width = np.clip(np.nan_to_num(estimate.sd / scale, nan=1.0), 0.4, 3.0)
@@ -214,6 +218,12 @@ def climb(
 
 def _first(found: Gradients, n: int) -> Gradients:
     return Gradients(found.points[:n], found.fixed[:n], found.held[:n], found.log_likelihood[:n])
+
+
+def _is_worse(now: np.ndarray, before: np.ndarray) -> bool:
+    """Return whether log-likelihoods at the points of a round lie clearly below those of the round before."""
+    error = np.sqrt(np.nanvar(now) / len(now) + np.nanvar(before) / len(before))
+    return not np.nanmean(now) > np.nanmean(before) - 4.0 * error - 1.0
 
 
 def _unknown(vector: np.ndarray) -> Estimate:

@@ -5,13 +5,16 @@ Replaces the published hard EM, whose E-step drives the activity towards a noise
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fitspike.models.neulvm.latents import Problem, draw_many, maximise_joint
 from fitspike.rng import Stream
+
+LARGEST_FALL = 20.0
+"""Nats, beside one percent of the value, by which a likelihood may fall from one iteration to another."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,23 @@ def particle_em(
     stream: Stream,
     *,
     done: np.ndarray | None = None,
-    after_step: Callable[[np.ndarray, float], bool] = lambda iterates, log_likelihood: True,
+    done_values: np.ndarray | None = None,
+    after_step: Callable[[np.ndarray, np.ndarray], bool] = lambda iterates, values: True,
 ) -> np.ndarray:
-    """Return the iterates (n_done + 1, n_free), the start first.
+    """Return the iterates (n_done + 1, n_free), the start first; the last one is the estimate.
 
-    done (n_done, n_free) are the iterates of an interrupted fit: with the same stream the result is that of the uninterrupted one, since
-    each iteration draws from its own stream. `after_step(iterates, log_likelihood)` is called after every iteration and may end the fit
-    by returning False.
+    An M-step may run off where sampled activities say little about a constant. Once the likelihood of an iterate has fallen well below the
+    best so far, EM ends with the best one as a further iterate.
+
+    done (n_done, n_free) are the iterates of an interrupted fit and done_values (n_done - 1,) the log-likelihoods of all but the last: with
+    the same stream the result is that of the uninterrupted one, since each iteration draws from its own stream. `after_step(iterates,
+    values)` is called after every iteration and may end the fit by returning False.
     """
     iterates = [vector] if done is None else list(done)
+    values = list(np.zeros(0) if done_values is None else done_values)
     for step in range(len(iterates), settings.n_iterations + 1):
+        if _has_fallen(values):
+            break
         value, paths = draw_many(
             problem,
             problem.free.constants(iterates[-1], problem.base),
@@ -51,6 +61,26 @@ def particle_em(
             threads=settings.threads,
         )
         iterates.append(maximise_joint(iterates[-1], problem, paths, max_iterations=settings.m_step_iterations)[0])
-        if not after_step(np.array(iterates), value):
-            break
+        values.append(value)
+        if not after_step(np.array(iterates), np.array(values)):
+            return np.array(iterates)
+    # The last iterate has not been valued yet, those before have.
+    value, _ = draw_many(
+        problem,
+        problem.free.constants(iterates[-1], problem.base),
+        stream.child("last"),
+        n_paths=1,
+        n_particles=settings.n_particles,
+        threads=settings.threads,
+    )
+    if _has_fallen([*values, value]):
+        iterates.append(iterates[int(np.argmax(values))])
     return np.array(iterates)
+
+
+def _has_fallen(values: Sequence[float]) -> bool:
+    """Return whether the last log-likelihood is below the best by more than estimates of it vary."""
+    if len(values) < 2:
+        return False
+    best = max(values)
+    return not values[-1] > best - LARGEST_FALL - 0.01 * abs(best)

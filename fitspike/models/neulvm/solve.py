@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fitspike.models.neulvm.model import NeuLVM
     from fitspike.recording.binned import BinnedSpikes
 
+LEAST_PER_BIN = 3.0
+"""Spikes of a whole population in a bin below which its noise is far from normal."""
 GRADIENT_ROUNDS = 10
 """Most rounds of the engine that climbs the marginal likelihood from the start."""
 
@@ -114,7 +116,7 @@ def solve(model: NeuLVM, binned: BinnedSpikes, context: SolverContext) -> tuple[
     if confidence is not None:
         extras.setdefault("membership_confidence", confidence)
     params = _params(problem, vector, pieces)
-    warnings += _warnings(model, names, problem.membership)
+    warnings += _warnings(model, problem, names, params["mean_rate_hz"])
     message = f"{clock.step} steps of {model.solver}." + "".join(f" {text[0].upper()}{text[1:]}" for text in warnings)
     return params, SolverReport(clock.limit or "CONVERGED", message, clock.step, (), extras)
 
@@ -125,16 +127,23 @@ def _particle(model: NeuLVM, start: Start, names: tuple[str, ...], clock: _Clock
     stored = dict(context.resume or {})
     settings = EMSettings(n_iterations=model.n_iterations, n_particles=model.n_particles, threads=context.threads)
 
-    def after_step(iterates: np.ndarray, log_likelihood: float) -> bool:
-        clock.state["iterates"] = iterates
-        clock.tick({"log_likelihood": log_likelihood})
+    def after_step(iterates: np.ndarray, values: np.ndarray) -> bool:
+        clock.state |= {"iterates": iterates, "iterate_values": values}
+        clock.tick({"log_likelihood": float(values[-1])})
         return not clock.is_over
 
     vector = start.vector
     if model.solver == "particle-em":
-        iterates = particle_em(problem, vector, settings, context.stream.child("em"), done=stored.get("iterates"), after_step=after_step)
+        iterates = particle_em(
+            problem,
+            vector,
+            settings,
+            context.stream.child("em"),
+            done=stored.get("iterates"),
+            done_values=stored.get("iterate_values"),
+            after_step=after_step,
+        )
         vector, extras["iterates"] = iterates[-1], iterates
-        clock.state["iterates"] = iterates
         if model.membership == "cluster" and not clock.is_over:
             problem, extras["membership_confidence"] = _reassigned(problem, vector, start.smoothing_s, model, context)
     rounds = model.n_rounds if model.solver == "particle-em" else GRADIENT_ROUNDS
@@ -229,8 +238,15 @@ def _params(problem: Problem, vector: np.ndarray, pieces: Sequence[Piece]) -> di
     return as_params(constants) | {"mean_rate_hz": rates, "membership": problem.membership.astype(np.float64)}
 
 
-def _warnings(model: NeuLVM, names: tuple[str, ...], membership: np.ndarray) -> list[str]:
-    found = []
+def _warnings(model: NeuLVM, problem: Problem, names: tuple[str, ...], rate_hz: np.ndarray) -> list[str]:
+    found, membership = [], problem.membership
+    per_bin = problem.base.n_neurons * rate_hz * problem.base.dt_s
+    few = [f"{name} ({count:.2g})" for name, count in zip(names, per_bin, strict=True) if count < LEAST_PER_BIN]
+    if few:
+        found.append(
+            f"few spikes per bin are expected of whole populations: {', '.join(few)}. The noise of the model is normal, which needs some "
+            f"{LEAST_PER_BIN:g} or more; use wider bins, or check n_neurons."
+        )
     if model.free != "connectivity":
         found.append(
             "with free resting potentials an inhibitory weight is hardly identifiable: rest and weight trade off. Fix rest if the weight "
