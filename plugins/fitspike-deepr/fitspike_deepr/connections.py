@@ -169,6 +169,16 @@ def random_signs(like: torch.Tensor, rng: Stream) -> torch.Tensor:
     return torch.as_tensor(drawn, dtype=like.dtype, device=like.device)
 
 
+def flipped(wiring: Wiring, fresh: torch.Tensor, rng: Stream) -> torch.Tensor:
+    """Return the signs, drawn anew for fresh connections where they may."""
+    drawn = fresh & wiring.may_flip
+    if not drawn.any():
+        return wiring.sign
+    sign = wiring.sign.clone()
+    sign[drawn] = random_signs(sign[drawn], rng)
+    return sign
+
+
 def normals(like: torch.Tensor, rng: Stream) -> torch.Tensor:
     """Return standard normals."""
     return torch.as_tensor(rng.numpy().standard_normal(tuple(like.shape)), dtype=like.dtype, device=like.device)

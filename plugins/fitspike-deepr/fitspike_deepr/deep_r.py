@@ -16,12 +16,12 @@ from fitspike_deepr.connections import (
     Wiring,
     check_training,
     draw,
+    flipped,
     given_signs,
     matrices,
     normals,
     numbers_active,
     possible_connections,
-    random_signs,
     setting_problems,
     settle_slots,
     unsigned,
@@ -133,9 +133,8 @@ class DeepR:
                 continue
             stream = step.rng.child(name)
             fresh = draw(wiring.possible & ~kept[name], n_missing[name], stream.child("fresh"))
-            sign = torch.where(fresh & wiring.may_flip, random_signs(wiring.sign, stream.child("signs")), wiring.sign)
             # a connection that crossed zero and is drawn at once begins anew: theta is 0 either way, since negative ones are clamped
-            new[name] = replace(wiring, active=kept[name] | fresh, sign=sign)
+            new[name] = replace(wiring, active=kept[name] | fresh, sign=flipped(wiring, fresh, stream.child("signs")))
             settle_slots(step.slots, name, fresh, kept[name], self.slots)
         return new
 

@@ -15,12 +15,12 @@ from fitspike_deepr.connections import (
     Wiring,
     check_training,
     draw,
+    flipped,
     given_signs,
     matrices,
     normals,
     numbers_active,
     possible_connections,
-    random_signs,
     setting_problems,
     settle_slots,
     unsigned,
@@ -112,7 +112,7 @@ class SoftDeepR:
             theta = theta.clamp_min(self.lowest_theta(name))
             active = (theta > 0) & wiring.possible
             fresh = active & ~wiring.active
-            sign = torch.where(fresh & wiring.may_flip, random_signs(wiring.sign, stream.child("signs")), wiring.sign)
+            sign = flipped(wiring, fresh, stream.child("signs"))
             new[name] = SoftWiring(replace(wiring, active=active, sign=sign), theta)
             changed[name] = torch.where(active, sign * theta, 0.0)
             settle_slots(step.slots, name, fresh, active & wiring.active, self.slots)
