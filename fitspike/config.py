@@ -169,7 +169,9 @@ class RunConfig(Section):
     init: str | None = Field(None, description="Folder of a run whose fitted parameters the fit starts from; default: the model's own.")
     dt_ms: float | None = Field(None, gt=0, description="Bin width, ms; default: the recording's native bins, else 1 ms.")
     one_per_bin: bool = Field(False, description="Count several spikes of a neuron in a bin as one, for emissions that know no more.")
-    emission: str = Field("auto", description='"bernoulli", "poisson", or "auto": Poisson where bins hold several spikes.')
+    emission: str = Field(
+        "auto", description='"bernoulli", "hazard", "poisson", "threshold", or "auto": Poisson where bins hold several spikes.'
+    )
     split: str = Field("auto", description='What is held out, such as "time:0.2", "trial:every=5,offset=4" or "none".')
     selection: bool = Field(
         True, description="Choose model settings left at auto on blocked folds of the training data; false: take their defaults."

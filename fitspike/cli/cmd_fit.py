@@ -39,7 +39,7 @@ SCORE_ROWS = (
 @click.option("--rule", metavar="NAME", help="Learning rule. Default: the model's own solver, else bptt.")
 @click.option("--transform", "transforms", multiple=True, metavar="NAME", help="Update transform. Repeatable, in the order given.")
 @click.option("--dt-ms", type=float, metavar="MS", help="Bin width. Default: the recording's native bins, else 1 ms.")
-@click.option("--emission", metavar="NAME", help="bernoulli, poisson or auto.")
+@click.option("--emission", metavar="NAME", help="bernoulli, hazard, poisson, threshold or auto.")
 @click.option("--split", metavar="HOW", help='What is held out: "time:0.2", "trial:every=5,offset=4", "none", ...')
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting; a bare key is one of the model. Repeatable.")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="Configuration file, such as run.toml of another run.")

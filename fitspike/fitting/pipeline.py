@@ -79,7 +79,7 @@ def fit(
     transforms : update transforms, in the order in which they act
     dt_ms : bin width; default: the recording's native bins, else 1 ms
     one_per_bin : count several spikes of a neuron in a bin as one, for emissions that know no more; how many is noted in the result
-    emission : "bernoulli", "poisson" or "auto" (Poisson where bins hold several spikes)
+    emission : "bernoulli", "hazard", "poisson", "threshold" or "auto" (Poisson where bins hold several spikes)
     select : arguments of `Recording.select`, such as {"where": "contamination < 0.05"}
     split : SplitSettings or a text such as "time:0.2", "trial:every=5,offset=4", "none"
     init : initial constrained parameters by name, or the folder of a run whose parameters these are
