@@ -11,7 +11,7 @@ import numpy as np
 
 from fitspike.citation import Citation, collect
 from fitspike.errors import InvalidInputError, PluginError, RunFolderError, counted
-from fitspike.models.base import HasConnectivity
+from fitspike.models.base import HasConnectivity, HasPopulations
 from fitspike.params import ParamSpec, to_tensors
 from fitspike.results.components import ComponentRef
 from fitspike.results.files import read_toml
@@ -168,7 +168,10 @@ class FitResult:
         """
         model = self.build_model()
         if not isinstance(model, HasConnectivity):
-            raise InvalidInputError(f"model {self.model.name!r} has no connectivity. Use 'coupled-glm' or another model with couplings.")
+            what = "no connectivity"
+            if isinstance(model, HasPopulations):
+                what = "no couplings between recorded neurons; those between populations are in result.params and the report"
+            raise InvalidInputError(f"model {self.model.name!r} has {what}. Use 'coupled-glm' or another model with couplings.")
         return model.connectivity(to_tensors(self.params), self.extras)
 
     def citations(self) -> tuple[Citation, ...]:

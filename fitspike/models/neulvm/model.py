@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from fitspike.citation import Citation
 from fitspike.errors import Problems
-from fitspike.kernels.mesoscopic import Constants, PathState, simulate
+from fitspike.kernels.mesoscopic import Constants
 from fitspike.models.base import DataInfo, Rollout, SolverContext, SolverReport
 from fitspike.models.neulvm.populations import PRESETS, as_constants
 from fitspike.params import ParamSpec, interval, positive
-from fitspike.rng import Stream, philox4x32
+from fitspike.rng import Stream
 from fitspike.types import Carry, ParamArrays, Params
 
 if TYPE_CHECKING:
     import torch
 
-    from fitspike.kernels.mesoscopic_filter import FilterNoise, FilterState
     from fitspike.recording.binned import BinnedSpikes, SpikeChunk
 
 _SOURCE = "Wang, Schmutz, Bellec, Gerstner 2022"
-_NOISE_BLOCK = 256
-_NOISE_KEY = (0x6E65754C, 0x564D0001)
 
 
 @dataclass(frozen=True)
@@ -254,7 +251,7 @@ class NeuLVM:
         """Return couplings with their errors, inferred and free activity, dwell times and answers to pulses; see `HasPopulations`."""
         from fitspike.models.neulvm.activity import summary
 
-        arrays = {name: np.asarray(value.detach().cpu(), dtype=np.float64) for name, value in params.items()}
+        arrays = _arrays(params)
         constants = as_constants(arrays, dt_ms)
         n = len(constants.tau_s)
         excitatory = np.flatnonzero((constants.coupling >= 0).all(axis=0) & (constants.coupling > 0).any(axis=0))
@@ -283,9 +280,10 @@ class NeuLVM:
 
         from fitspike.models.neulvm.joint import JointLogProb
 
-        arrays = {name: np.asarray(value.detach().cpu(), dtype=np.float64) for name, value in params.items()}
+        arrays = _arrays(params)
         constants = as_constants(arrays, chunk.dt_ms)
         spikes = np.minimum(chunk.dense_numpy("float64"), 1.0)
+        drive = self._drive(chunk, len(constants.tau_s))
         rate_hz, total = latents["population_rate_hz"].double(), []
         for row, mask in enumerate(chunk.mask_numpy):
             stop = int(np.flatnonzero(mask).max(initial=-1)) + 1
@@ -299,7 +297,7 @@ class NeuLVM:
                     constants,
                     spikes[row, :stop],
                     arrays["membership"].astype(np.int64),
-                    self._drive(chunk, row, len(constants.tau_s))[:stop],
+                    drive[row, :stop],
                     int(np.argmax(mask)),
                 )
             )
@@ -333,60 +331,25 @@ class NeuLVM:
         return torch.as_tensor(predicted), carry
 
     def _predict(self, params: Params, chunk: SpikeChunk, carry: Carry, rng: Stream) -> tuple[np.ndarray, Carry]:
-        everyone = np.ones(chunk.n_neurons, dtype=bool)
-        spikes = np.minimum(chunk.dense_numpy("float64"), 1.0)
-        predicted, _, _, states = self._filtered(params, chunk, carry, rng, spikes, everyone, None)
-        return predicted, states
+        from fitspike.models.neulvm.runs import Populations, run_filtered
 
-    def _filtered(
-        self,
-        params: Params,
-        chunk: SpikeChunk,
-        carry: Carry,
-        rng: Stream,
-        spikes: np.ndarray,
-        is_clamped: np.ndarray,
-        uniforms: np.ndarray | None,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[FilterState]]:
-        """Return predicted spike probabilities and spikes (n_trials, n_bins, n_neurons), mean population fractions, and the carry."""
-        from fitspike.kernels.mesoscopic_filter import run_filter
+        populations = Populations.of(_arrays(params), chunk.dt_ms, self.history_s)
+        run = run_filtered(
+            populations,
+            np.minimum(chunk.dense_numpy("float64"), 1.0),
+            self._drive(chunk, populations.n_populations),
+            [rng.child(f"trial-{trial}") for trial in chunk.trial],
+            first_bin=chunk.first_bin,
+            n_particles=self.n_particles,
+            states=carry,
+        )
+        return run.predicted, run.states
 
-        arrays = {name: np.asarray(value.detach().cpu(), dtype=np.float64) for name, value in params.items()}
-        constants = as_constants(arrays, chunk.dt_ms)
-        membership, n_populations = arrays["membership"].astype(np.int64), len(constants.tau_s)
-        predicted, fired, states = np.empty_like(spikes), np.empty_like(spikes), []
-        fractions = np.empty((*spikes.shape[:2], n_populations))
-        for row, trial in enumerate(chunk.trial):
-            stream = rng.child(f"trial-{trial}" if uniforms is None else f"row-{row}")
-            run = run_filter(
-                spikes[row],
-                membership,
-                self._drive(chunk, row, n_populations),
-                constants,
-                _noise_of_bins(stream, chunk.first_bin, chunk.n_bins, self.n_particles, n_populations),
-                is_clamped=is_clamped,
-                neuron_uniforms=None if uniforms is None else uniforms[row],
-                state=self._warmed_up(arrays, constants, membership, stream.child("start")) if carry is None else carry[row],
-            )
-            predicted[row], fired[row], fractions[row] = run.predicted, run.spikes, run.fractions.mean(axis=1)
-            states.append(run.state)
-        return predicted, fired, fractions, states
-
-    def _warmed_up(self, arrays: ParamArrays, constants: Constants, membership: np.ndarray, stream: Stream) -> FilterState:
-        """Return particles after `history_s` at the mean rates; when the recorded neurons last fired is unknown."""
-        from fitspike.kernels.mesoscopic_filter import FilterNoise, run_filter
-
-        n_bins = max(1, round(self.history_s / constants.dt_s))
-        given = np.broadcast_to(arrays["mean_rate_hz"] * constants.dt_s, (n_bins, len(constants.tau_s)))
-        silence = np.zeros((n_bins, len(membership)))
-        noise = FilterNoise.draw(stream.numpy(), n_bins, self.n_particles, len(constants.tau_s))
-        state = run_filter(silence, membership, np.zeros(given.shape), constants, noise, given=given).state
-        return replace(state, age=np.full_like(state.age, -1))
-
-    def _drive(self, chunk: SpikeChunk, row: int, n_populations: int) -> np.ndarray:
+    def _drive(self, chunk: SpikeChunk, n_populations: int) -> np.ndarray:
+        """Return the input of a chunk's trials, (n_trials, n_bins, n_populations) 1/s."""
         if self.input_signal is None:
-            return np.zeros((chunk.n_bins, n_populations))
-        return chunk.signals[self.input_signal][row].numpy().astype(np.float64)
+            return np.zeros((chunk.n_trials, chunk.n_bins, n_populations))
+        return chunk.signals[self.input_signal].numpy().astype(np.float64)
 
     def rollout(
         self,
@@ -406,66 +369,34 @@ class NeuLVM:
         """
         import torch
 
-        if observed is not None:
-            return self._conditional(params, context, uniforms, observed, observed_mask, carry)
-        arrays = {name: np.asarray(value.detach().cpu(), dtype=np.float64) for name, value in params.items()}
-        constants = as_constants(arrays, context.dt_ms)
-        membership = arrays["membership"].astype(np.int64)
-        n_populations = len(constants.tau_s)
+        from fitspike.models.neulvm.runs import Populations, run_filtered, run_free
+
+        populations = Populations.of(_arrays(params), context.dt_ms, self.history_s)
+        drive, dt_s = self._drive(context, populations.n_populations), context.dt_ms / 1e3
         numbers = np.asarray(uniforms.detach().cpu(), dtype=np.float64)
-        spikes, fractions, states = np.empty_like(numbers), np.empty((*numbers.shape[:2], n_populations)), []
-        for row in range(len(numbers)):
-            run = simulate(
-                self._drive(context, row, n_populations),
-                constants,
-                _normals(numbers[row, :, 0], n_populations),
-                membership=membership,
-                uniforms=numbers[row],
-                state=self._settled(arrays, constants, membership) if carry is None else carry[row],
-            )
-            spikes[row], fractions[row] = run.spikes, run.fractions
-            states.append(run.state)
-        empty = torch.zeros(spikes.shape[::2], dtype=torch.float64)
-        return Rollout(torch.as_tensor(spikes), empty, {"population_rate_hz": torch.as_tensor(fractions / constants.dt_s)}, states)
-
-    def _conditional(
-        self, params: Params, context: SpikeChunk, uniforms: torch.Tensor, observed: torch.Tensor, mask: torch.Tensor | None, carry: Carry
-    ) -> Rollout:
-        import torch
-
-        is_clamped = np.ones(context.n_neurons, dtype=bool) if mask is None else np.asarray(mask.cpu(), dtype=bool)
-        numbers = np.asarray(uniforms.detach().cpu(), dtype=np.float64)
-        spikes = np.where(is_clamped, np.minimum(observed.detach().cpu().numpy().astype(np.float64), 1.0), 0.0)
-        states, rng = carry if carry is not None else (None, Stream(int(numbers[0, 0, 0] * 2**32), "neulvm/conditional"))
-        predicted, fired, fractions, states = self._filtered(params, context, states, rng, spikes, is_clamped, numbers)
-        p = np.clip(predicted, 1e-12, 1 - 1e-12)
-        log_prob = np.where(fired > 0, np.log(p), np.log1p(-p)) * is_clamped
-        latents = {"expected": torch.as_tensor(predicted), "population_rate_hz": torch.as_tensor(fractions / (context.dt_ms / 1e3))}
-        return Rollout(torch.as_tensor(fired), torch.as_tensor(log_prob.sum(axis=1)), latents, (states, rng))
-
-    def _settled(self, arrays: ParamArrays, constants: Constants, membership: np.ndarray) -> PathState:
-        """Return the state of a path after `history_s` at the mean rates; when the recorded neurons last fired is unknown."""
-        n_bins = max(1, round(self.history_s / constants.dt_s))
-        given = np.broadcast_to(arrays["mean_rate_hz"] * constants.dt_s, (n_bins, len(constants.tau_s)))
-        silent = np.ones((n_bins, len(membership)))
-        nothing = np.zeros_like(given)
-        state = simulate(nothing, constants, nothing, given=given, membership=membership, uniforms=silent).state
-        return replace(state, age=np.full_like(state.age, -1))
+        if observed is None:
+            spikes, fractions, states = run_free(populations, drive, numbers, carry)
+            empty = torch.zeros(spikes.shape[::2], dtype=torch.float64)
+            return Rollout(torch.as_tensor(spikes), empty, {"population_rate_hz": torch.as_tensor(fractions / dt_s)}, states)
+        is_clamped = np.ones(context.n_neurons, dtype=bool) if observed_mask is None else np.asarray(observed_mask.cpu(), dtype=bool)
+        states, rng = (None, Stream(int(numbers[0, 0, 0] * 2**32), "neulvm/conditional")) if carry is None else carry
+        run = run_filtered(
+            populations,
+            np.where(is_clamped, np.minimum(observed.detach().cpu().numpy().astype(np.float64), 1.0), 0.0),
+            drive,
+            [rng.child(f"row-{row}") for row in range(len(numbers))],
+            first_bin=context.first_bin,
+            n_particles=self.n_particles,
+            is_clamped=is_clamped,
+            uniforms=numbers,
+            states=states,
+        )
+        p = np.clip(run.predicted, 1e-12, 1 - 1e-12)
+        log_prob = np.where(run.spikes > 0, np.log(p), np.log1p(-p)) * is_clamped
+        latents = {"expected": torch.as_tensor(run.predicted), "population_rate_hz": torch.as_tensor(run.fractions / dt_s)}
+        return Rollout(torch.as_tensor(run.spikes), torch.as_tensor(log_prob.sum(axis=1)), latents, (run.states, rng))
 
 
-def _noise_of_bins(stream: Stream, first_bin: int, n_bins: int, n_particles: int, n_populations: int) -> FilterNoise:
-    """Return the noise of some bins, which is the same however a trial is cut into chunks."""
-    from fitspike.kernels.mesoscopic_filter import FilterNoise
-
-    blocks = range(first_bin // _NOISE_BLOCK, -(-(first_bin + n_bins) // _NOISE_BLOCK))
-    drawn = [FilterNoise.draw(stream.child(f"bins-{k}").numpy(), _NOISE_BLOCK, n_particles, n_populations) for k in blocks]
-    part = slice(first_bin - blocks[0] * _NOISE_BLOCK, first_bin - blocks[0] * _NOISE_BLOCK + n_bins)
-    return FilterNoise(*(np.concatenate([getattr(one, name) for one in drawn])[part] for name in ("normals", "uniforms")))
-
-
-def _normals(uniform: np.ndarray, n: int) -> np.ndarray:
-    """Return standard normals (len(uniform), n) keyed by one uniform per row, by Philox and the Box-Muller transform."""
-    bits = np.floor(uniform * 2.0**32).astype(np.uint64).astype(np.uint32)
-    words = philox4x32((bits[:, None], np.arange(n, dtype=np.uint32)[None, :], np.uint32(0), np.uint32(0)), _NOISE_KEY)
-    first, second = ((word.astype(np.float64) + 0.5) * 2.0**-32 for word in words[:2])
-    return np.sqrt(-2.0 * np.log(first)) * np.cos(2.0 * np.pi * second)
+def _arrays(params: Params) -> dict[str, np.ndarray]:
+    """Return parameters as float64 arrays."""
+    return {name: np.asarray(value.detach().cpu(), dtype=np.float64) for name, value in params.items()}
