@@ -240,7 +240,7 @@ def _population_coupling(run: RunFiles) -> Drawing | None:
 
 def _dwell_times(run: RunFiles) -> Drawing | None:
     found = run.group("population")
-    if not {"inferred_dwell_s", "free_dwell_s"} <= set(found):
+    if not {"inferred_dwell_s", "free_dwell_s"} <= set(found) or not (len(found["inferred_dwell_s"]) or len(found["free_dwell_s"])):
         return None
     return Drawing(
         "dwell-times",

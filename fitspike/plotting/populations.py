@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from fitspike.plotting.style import DATA, DIVERGING, MODEL, NEUTRAL, SERIES, new_figure, note, styled, symmetric_limit
+from fitspike.plotting.style import DATA, DIVERGING, MODEL, NEUTRAL, SERIES, new_figure, styled, symmetric_limit
 
 
 def _colour(m: int) -> str:
@@ -85,9 +85,6 @@ def draw_dwell_times(inferred_s: np.ndarray, free_s: np.ndarray) -> Figure:
             ordered = np.sort(values)
             share = 1.0 - np.arange(len(ordered) + 1) / len(ordered)
             one.step(np.concatenate([[0.0], ordered]), share, where="post", color=colour, label=f"{label}, {len(values)} dwells")
-    if not len(inferred_s) and not len(free_s):
-        note(one, "the lead never changed twice")
-        return figure
     one.set(xlabel="time between changes of the leading population (s)", ylabel="share that lasts longer", xlim=(0, None), ylim=(0, 1.02))
     one.legend()
     return figure
