@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 
-from fitspike.plugin import Citation, LinearForm, ParamSpec, positive
+from fitspike.plugin import Citation, Emission, LinearForm, ParamSpec, positive
 from fitspike_neurons.settings import check_positive, n_refractory, refractory, with_trained
 
 _NEAREST = 1e-3
@@ -65,6 +66,10 @@ class CurrentLIF:
             ),
         }
         return with_trained(self.name, self.train, specs)
+
+    def params_for_count(self, expected: torch.Tensor, emission: Emission, dt_ms: float) -> Mapping[str, np.ndarray]:
+        """Return the threshold at which a neuron at rest has these expected counts per bin, (n_neurons,)."""
+        return {"threshold_mv": self.rest_mv - self.softness_mv * emission.drive_for(expected, dt_ms).numpy()}
 
     def init_state(self, params: Mapping[str, torch.Tensor], n_trials: int) -> tuple[torch.Tensor, ...]:
         """Return voltage above rest, current at the end of the bin, refractory bins left, each (n_trials, n_neurons), all 0."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from fitspike.plugin import Citation, InvalidInputError, ParamSpec, positive
+from fitspike.plugin import Citation, Emission, InvalidInputError, ParamSpec, positive
 from fitspike_neurons.settings import check_positive, n_refractory, refractory, with_trained
 
 
@@ -96,6 +96,10 @@ class GIF:
                 specs[name] = ParamSpec(both, unit, init=init, axes=("neuron", "filter"), doc="per spike")
         without = [name for name in ("spike_current_pa", "threshold_jump_mv") if name not in specs]
         return with_trained(self.name, [name for name in self.train if name not in without], specs)
+
+    def params_for_count(self, expected: torch.Tensor, emission: Emission, dt_ms: float) -> Mapping[str, np.ndarray]:
+        """Return the threshold at which a neuron at rest has these expected counts per bin, (n_neurons,)."""
+        return {"threshold_mv": self.rest_mv - self.softness_mv * emission.drive_for(expected, dt_ms).numpy()}
 
     def init_state(self, params: Mapping[str, torch.Tensor], n_trials: int) -> tuple[torch.Tensor, ...]:
         """Return voltage at rest, refractory bins left, spike-triggered currents and movements of the threshold (…, n_filters)."""
