@@ -1,5 +1,6 @@
 """The conformance suite finds faults: a sound example of each kind with one thing broken fails the check that is meant for it."""
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,8 +20,11 @@ from fitspike.params import ParamSpec, positive
 from fitspike.plugin import (
     Citation,
     DataCard,
+    HardwareLimitError,
+    HasConnectivity,
     ReadError,
     Recording,
+    SolverReport,
     Stream,
     check_dataset,
     check_hardware_target,
@@ -126,7 +130,13 @@ class CannotBeMade(EscapeLIF):
         super().__init__()
 
 
+class MistakesItsThreshold(SRM):
+    def params_for_count(self, expected, emission, dt_ms):
+        return {name: value + 1.0 for name, value in super().params_for_count(expected, emission, dt_ms).items()}
+
+
 NEURONS = {
+    MistakesItsThreshold: "parameters for a count",
     LooksAtOtherNeurons: "no dependence on neuron order",
     LooksAtOtherTrials: "no dependence between trials",
     ChangesItsState: "no side effects",
@@ -244,7 +254,52 @@ class DrivesItsUnitsItself(SpikingNetwork):
         return self
 
 
+class HasNoParameters(SpikingNetwork):
+    def param_specs(self, data):
+        return {}
+
+
+class ListsItsEmissions(SpikingNetwork):
+    emissions = ["bernoulli"]
+
+
+class DoublesTheGradient(SpikingNetwork):
+    def log_likelihood(self, params, chunk, carry, rng):
+        values, carry = super().log_likelihood(params, chunk, carry, rng)
+        return values + (values - values.detach()), carry
+
+
+class StartsEveryChunkAnew(SpikingNetwork):
+    def rollout(self, params, context, **how):
+        return super().rollout(params, context, **{**how, "carry": None})
+
+
+class FavoursWhatItIsGiven(SpikingNetwork):
+    def rollout(self, params, context, *, observed=None, **how):
+        run = super().rollout(params, context, observed=observed, **how)
+        return run if observed is None else replace(run, log_prob=0.9 * run.log_prob)
+
+
+class LosesNeurons(SpikingNetwork):
+    def connectivity(self, params, extras):
+        found = super().connectivity(params, extras)
+        return replace(found, weight=found.weight[:1, :1])
+
+
+class ClimbsDown(SpikingNetwork):
+    def solve(self, binned, context):
+        worse = {name: value + 5.0 if name == "bias" else value for name, value in context.init.items()}
+        return worse, SolverReport("CONVERGED", "done", 1)
+
+
 MODELS = {
+    HasNoParameters: "parameter specs",
+    ListsItsEmissions: "emissions",
+    DoublesTheGradient: "gradient of the likelihood",
+    StartsEveryChunkAnew: "free run in chunks",
+    FavoursWhatItIsGiven: "replay of a free run",
+    LosesNeurons: "connectivity",
+    ClimbsDown: "solver",
     DrivesItsUnitsItself: "units driven by somebody else",
     ForgetsTheMask: "likelihood of a mask",
     ForgetsTheCarry: "likelihood in chunks",
@@ -301,7 +356,26 @@ class AddsExpectedCounts(FiringRate):
         return super().update(acc, spikes if expected is None else spikes + expected.count, chunk)
 
 
+class IsNoTensor(FiringRate):
+    def finalise(self, acc):
+        return super().finalise(acc).tolist()
+
+
+class CountsTrialsOfAChunk(FiringRate):
+    def update(self, acc, spikes, chunk):
+        return super().update(acc, spikes * spikes.shape[0], chunk)
+
+
+class DividesBySilence(FiringRate):
+    def finalise(self, acc):
+        value = super().finalise(acc)
+        return value + torch.where(value == 0, torch.inf, 0.0)
+
+
 STATISTICS = {
+    IsNoTensor: "value",
+    CountsTrialsOfAChunk: "chunks of trials",
+    DividesBySilence: "recordings without spikes",
     AddsExpectedCounts: "expected counts",
     CountsMaskedBins: "masked bins",
     AveragesChunks: "chunks in time",
@@ -386,6 +460,29 @@ RULES = {
 @pytest.mark.parametrize(("change", "check"), RULES.values(), ids=RULES)
 def test_fault_of_a_learning_rule_is_found(change, check):
     assert check in failed_checks(check_learning_rule, altered_rule(change))
+
+
+class RequiresAName(BPTT):
+    requires = {"likelihood"}
+
+
+class TakesEveryModel(BPTT):
+    requires = frozenset({HasConnectivity})
+
+
+class HasAListAsState(BPTT):
+    def bind(self, *arguments):
+        bound = super().bind(*arguments)
+        object.__setattr__(bound, "state_dict", lambda: [1])
+        return bound
+
+
+WHOLE_RULES = {RequiresAName: "requires", TakesEveryModel: "refusal of other models", HasAListAsState: "state"}
+
+
+@pytest.mark.parametrize(("rule", "check"), WHOLE_RULES.items(), ids=lambda x: getattr(x, "__name__", None))
+def test_fault_of_a_rule_around_its_directions_is_found(rule, check):
+    assert check in failed_checks(check_learning_rule, rule)
 
 
 @dataclass(frozen=True)
@@ -486,7 +583,28 @@ class IgnoresItsStream(Simulator):
         return super().run(program, signals, n_trials, n_bins, Stream(seed, "other"))
 
 
-TARGETS = {PretendsToBeSmall: "refusal of a model beyond the limits", IgnoresItsStream: "equal runs"}
+class HasNegativeLimits(Simulator):
+    def constraints(self):
+        return HardwareConstraints(n_neurons=-1)
+
+
+class CompilesNothing(Simulator):
+    def compile(self, model, params):
+        raise HardwareLimitError("no model fits this target. Use another one.")
+
+
+class RunsElsewhere(Simulator):
+    def run(self, program, signals, n_trials, n_bins, rng):
+        return replace(super().run(program, signals, n_trials, n_bins, rng), target="elsewhere")
+
+
+TARGETS = {
+    PretendsToBeSmall: "refusal of a model beyond the limits",
+    IgnoresItsStream: "equal runs",
+    HasNegativeLimits: "constraints",
+    CompilesNothing: "compilation of a model within the limits",
+    RunsElsewhere: "run",
+}
 
 
 @pytest.mark.parametrize(("target", "check"), TARGETS.items(), ids=lambda x: getattr(x, "__name__", None))
@@ -530,7 +648,23 @@ def test_sound_dataset_conforms():
     assert "seeds" in check_dataset(Coins).passed
 
 
-DATASETS = {IgnoresItsSeed: "seeds", DrawsAnew: "seeds", HasNoLicence: "card"}
+class NeverLands(Coins):
+    def load(self, cache, *, item=None, seed=0):
+        return Recording.from_counts(np.zeros((100, 2), dtype=int), dt_ms=1.0)
+
+
+class KnowsTheTruthAsArray(Coins):
+    def truth(self, *, seed=0):
+        return np.eye(2)
+
+
+DATASETS = {
+    IgnoresItsSeed: "seeds",
+    DrawsAnew: "seeds",
+    HasNoLicence: "card",
+    NeverLands: "recording",
+    KnowsTheTruthAsArray: "truth",
+}
 
 
 @pytest.mark.parametrize(("dataset", "check"), DATASETS.items(), ids=lambda x: getattr(x, "__name__", None))
@@ -579,7 +713,15 @@ def test_sound_reader_conforms_on_an_example(tmp_path):
         check_reader(Lines, Path(example), n_spikes=4)
 
 
-READERS = {LetsErrorsThrough: "errors of broken files", AcceptsEverything: "refusal of other files"}
+class ForgetsTheDot(Lines):
+    extensions = ("lines",)
+
+
+READERS = {
+    LetsErrorsThrough: "errors of broken files",
+    AcceptsEverything: "refusal of other files",
+    ForgetsTheDot: "extensions",
+}
 
 
 @pytest.mark.parametrize(("reader", "check"), READERS.items(), ids=lambda x: getattr(x, "__name__", None))
@@ -594,3 +736,25 @@ def test_error_of_ours_in_a_check_is_reported_without_a_place():
 
     with pytest.raises(ConformanceError, match=r"parameter specs: raised InvalidInputError: not today$"):
         check_neuron_model(Refuses)
+
+
+FOUND = {
+    "check_neuron_model": {*NEURONS.values(), "replay of a free run", "reset apart from other effects of a spike"},
+    "check_model": {*MODELS.values()},
+    "check_statistic": {*STATISTICS.values()},
+    "check_loss": {*LOSSES.values()},
+    # that there is no toy to learn is no fault of a rule
+    "check_learning_rule": {*(check for _, check in RULES.values()), *WHOLE_RULES.values(), "a model to learn"},
+    "check_update_transform": {*TRANSFORMS.values()},
+    "check_hardware_target": {*TARGETS.values()},
+    "check_dataset": {*DATASETS.values()},
+    "check_reader": {*READERS.values(), "reading an example"},
+}
+
+
+@pytest.mark.parametrize("suite", FOUND)
+def test_every_check_finds_some_fault(suite):
+    """Checks that a test of their own covers are named by hand above."""
+    page = (Path(__file__).parents[2] / "docs" / "plugins" / "testing.md").read_text(encoding="utf-8")
+    listed = re.search(rf"^\| `{suite}` \| (.*) \|$", page, re.MULTILINE)[1].split(", ")
+    assert [check for check in listed if check not in FOUND[suite]] == []
