@@ -199,6 +199,21 @@ def test_other_distributions_import_the_public_names_only():
     assert problems == []
 
 
+def test_the_core_and_its_tests_need_no_plugin():
+    """Each distribution in plugins/ can be uninstalled; what needs several of them is judged by the acceptance scripts."""
+    plugins = {path.name for path in (ROOT / "plugins").glob("*/fitspike_*") if path.is_dir() and path.suffix != ".egg-info"}
+    assert "fitspike_deepr" in plugins
+    files = [path for folder in ("fitspike", "datasets", "tests") for path in (ROOT / folder).rglob("*.py")]
+    problems = [
+        f"{path.relative_to(ROOT)}:{one.line} imports {one.module}"
+        for path in files
+        if not {"acceptance", "benchmarks", "build"} & set(path.relative_to(ROOT).parts)
+        for one in imports_of(path.read_text(encoding="utf-8"), "elsewhere.module", False)
+        if one.module.split(".")[0] in plugins
+    ]
+    assert problems == []
+
+
 def test_modules_have_no_cycle():
     graph: dict[str, set[str]] = {}
     modules = {"fitspike." + path.removesuffix(".py").replace("/", ".").removesuffix(".__init__"): path for path in files_of_package()}
