@@ -1,0 +1,120 @@
+"""The rule on networks that are fitted to recordings: its forms agree, it is back-propagation where theory says so, and it refuses."""
+
+import numpy as np
+import pytest
+import torch
+from fitspike_eprop.rule import EProp
+
+from fitspike.learning.bptt import BPTT
+from fitspike.losses.hidden_rate import HiddenRate
+from fitspike.losses.likelihood import NegativeLogLikelihood
+from fitspike.losses.total import record_all
+from fitspike.losses.trial_matching import TrialMatching
+from fitspike.models.coupled_glm import CoupledGLM
+from fitspike.models.spiking_network import SpikingNetwork
+from fitspike.neurons.lif import EscapeLIF
+from fitspike.neurons.srm import SRM
+from fitspike.params import initial_params, to_raw
+from fitspike.plugin import Batch, InvalidInputError, Recording, Stream, check_learning_rule
+
+NLL = {"nll": (NegativeLogLikelihood(), 1.0)}
+NEURONS = (SRM(), SRM(tau_m_ms=8.0), EscapeLIF(refractory_ms=3.0), EscapeLIF(reset="subtract"))
+
+
+def recording(n_bins=60):
+    uniforms = Stream(1, "spikes").uniforms(4, range(n_bins), 4)
+    return Recording.from_counts([(trial < 0.15).astype(np.int64) for trial in uniforms], dt_ms=1.0, conditions=["a"] * 4)
+
+
+def setting(model, losses, n_bins=60):
+    binned = recording(n_bins).bin(1.0)
+    specs = model.param_specs(binned.info())
+    raw = to_raw(specs, initial_params(specs, Stream(2, "init")), dtype=torch.float64)
+    noise = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in raw.values():
+            if value.requires_grad:
+                value += 0.05 * torch.randn(value.shape, generator=noise, dtype=torch.float64)
+    return binned, specs, raw
+
+
+def directions(rule, model, losses, pieces=((0, 60),)):
+    """Return the sum of the directions over chunks, each handing its carry on."""
+    n_bins = pieces[-1][1]
+    binned, specs, raw = setting(model, losses, n_bins)
+    bound = rule.bind(model, specs, losses, binned.info(), Stream(3, "rule"))
+    total, carry, recorded = {}, None, record_all(losses, binned)
+    for first, stop in pieces:
+        batch = Batch(binned.chunk(range(4), first, stop - first), carry, Stream(4, "batch"), recorded=recorded)
+        found, _ = bound.directions(raw, batch)
+        carry = batch.new_carry
+        for name, value in found.items():
+            total[name] = total.get(name, 0.0) + (stop - first) / n_bins * value
+    return total
+
+
+def worst(a, b):
+    scale = max(float(value.abs().max()) for value in b.values())
+    assert scale > 0
+    return max(float((a[name] - b[name]).abs().max()) for name in b) / scale
+
+
+@pytest.mark.parametrize("own_spike", ["none", "adaptation", "all"])
+@pytest.mark.parametrize("feedback", ["symmetric", "random"])
+@pytest.mark.parametrize("neuron", NEURONS, ids=range(len(NEURONS)))
+def test_reverse_recursion_is_the_cut_graph(neuron, feedback, own_spike):
+    """Likelihood with hidden neurons, their rate, and a statistic of simulated spikes, all at once."""
+    model = SpikingNetwork(neuron=neuron, n_hidden=3, n_coupling=2)
+    losses = {**NLL, "hidden_rate": (HiddenRate(), 0.3), "tm": (TrialMatching(window_ms=20.0), 0.5)}
+    found = [
+        directions(EProp(implementation=form, feedback=feedback, own_spike=own_spike), model, losses) for form in ("adjoint", "autodiff")
+    ]
+    assert worst(*found) < 1e-10
+
+
+@pytest.mark.parametrize("neuron", NEURONS, ids=range(len(NEURONS)))
+def test_without_connections_among_hidden_neurons_it_is_back_propagation(neuron):
+    model = SpikingNetwork(neuron=neuron, n_hidden=3, connect=("->", "hidden->", "->hidden"))
+    exact = directions(BPTT(), model, NLL)
+    assert worst(directions(EProp(own_spike="all"), model, NLL), exact) < 1e-10
+    assert worst(directions(EProp(own_spike="all", feedback="random"), model, NLL), exact) > 1e-3
+
+
+@pytest.mark.parametrize("neuron", NEURONS, ids=range(len(NEURONS)))
+def test_online_the_chunks_of_a_trial_add_up_to_the_whole(neuron):
+    """T16; chunks that are cut from one another do not."""
+    model, pieces = SpikingNetwork(neuron=neuron), ((0, 17), (17, 18), (18, 60))
+    exact = directions(BPTT(), model, NLL)
+    assert worst(directions(EProp(implementation="online"), model, NLL, pieces), exact) < 1e-10
+    if neuron in (NEURONS[1], NEURONS[3]):
+        assert worst(directions(EProp(), model, NLL, pieces), exact) > 1e-6
+
+
+def refused(rule, model, losses=NLL):
+    binned = recording().bin(1.0)
+    with pytest.raises(InvalidInputError) as caught:
+        rule.bind(model, model.param_specs(binned.info()), losses, binned.info(), Stream(0, "rule"))
+    return str(caught.value)
+
+
+def test_what_it_cannot_serve_is_refused_with_what_to_do():
+    assert "rule='bptt'" in refused(EProp(), CoupledGLM())
+    hidden = SpikingNetwork(n_hidden=2)
+    assert "implementation='adjoint'" in refused(EProp(implementation="online"), hidden)
+    assert "causal" in refused(EProp(implementation="online"), hidden, {"hidden_rate": (HiddenRate(), 1.0)})
+    with pytest.raises(InvalidInputError, match="unknown"):
+        EProp(feedback="symetric")
+
+
+def test_neurons_that_look_at_others_are_refused():
+    class Mixing(SRM):
+        def step(self, params, state, current, spikes, dt_ms):
+            state, drive = super().step(params, state, current, spikes, dt_ms)
+            return state, drive + drive.mean(1, keepdim=True)
+
+    assert "lets one neuron act on another" in refused(EProp(), SpikingNetwork(neuron=Mixing()))
+
+
+@pytest.mark.parametrize("form", ["adjoint", "online", "autodiff"])
+def test_conformance(form):
+    assert "one step lowers the loss" in check_learning_rule(EProp(implementation=form)).passed
