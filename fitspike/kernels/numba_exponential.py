@@ -10,7 +10,7 @@ from numba.extending import overload
 def exp_in_place(x: np.ndarray, scale: np.ndarray) -> None:
     """Replace x by exp(x); callable from compiled code only.
 
-    x : contiguous, float32 (relative error 1e-7, arguments cut to -87 .. 88) or float64 (relative error 4e-16, cut to -708 .. 709)
+    x : contiguous, float32 (relative error 1e-7, arguments cut to -87 .. 88) or float64 (relative error 4e-16, cut to -708 .. 700, so that sums stay finite)
     scale : scratch of x's size, float32 or float64 as x
     """
     raise NotImplementedError("exp_in_place runs in compiled code only.")
@@ -43,7 +43,7 @@ def _compiled(x, scale):  # numba reads types, not annotations
     def double(x, scale):
         power = scale.view(np.int64)
         for i in range(x.size):
-            v = min(max(x[i], -708.0), 709.0)
+            v = min(max(x[i], -708.0), 700.0)
             k = np.floor(v * 1.4426950408889634 + 0.5)
             r = v - k * 6.93145751953125e-1 - k * 1.42860682030941723212e-6
             # Taylor series to r^13: the remainder is below 1e-17 for |r| <= 0.347.
