@@ -39,8 +39,9 @@ docs: env
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-# make acceptance ONLY=recordings,stability
+# Slow tests and all scripts of tests/acceptance; make acceptance ONLY=recordings,stability runs some scripts
 acceptance: env
+	test -n "$(ONLY)" || $(BIN)/python -m pytest -m slow
 	$(BIN)/python tests/acceptance/run.py $(ONLY)
 
 # make bench ONLY=big_recording; what it is compared with lives in an environment of its own
