@@ -10,7 +10,7 @@ from numba.extending import overload
 def exp_in_place(x: np.ndarray, scale: np.ndarray) -> None:
     """Replace x by exp(x); callable from compiled code only.
 
-    x : contiguous, float32 (relative error 1e-7, arguments cut to -87 .. 88) or float64 (relative error 4e-16, cut to -708 .. 700, so that sums stay finite)
+    x : contiguous, float32 (relative error 1e-7, arguments cut to -87 .. 88) or float64 (4e-16; -708 .. 700, so that sums stay finite)
     scale : scratch of x's size, float32 or float64 as x
     """
     raise NotImplementedError("exp_in_place runs in compiled code only.")
