@@ -50,22 +50,24 @@ def hard_em(
     vector: np.ndarray,
     settings: HardEM,
     *,
-    report: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
+    after_step: Callable[[Mapping[str, float]], bool] = lambda metrics: True,
 ) -> tuple[np.ndarray, list[np.ndarray], float]:
-    """Return the fitted free vector, the mode of each piece's activity (n_bins, n_populations), and the joint objective, nats."""
+    """Return the fitted free vector, the mode of each piece's activity (n_bins, n_populations), and the joint objective, nats.
+
+    `after_step(metrics)` is called after every round and may end the fit by returning False.
+    """
     paths = [piece.guess.copy() for piece in problem.pieces]
     optimisers = [_Adam(settings.learning_rate, np.zeros_like(path), np.zeros_like(path)) for path in paths]
     lowest = [np.full(2, np.inf) for _ in paths]
     value = np.inf
-    for iteration in range(settings.n_iterations):
+    for _ in range(settings.n_iterations):
         vector, value = maximise_joint(vector, problem, [path[None] for path in paths], max_iterations=settings.m_step_iterations)
         constants = problem.free.constants(vector, problem.base)
         improved = False
         for k, piece in enumerate(problem.pieces):
             paths[k], moved = _e_step(problem, constants, piece, paths[k], optimisers[k], lowest[k], settings)
             improved |= moved
-        report(iteration, {"negative_log_joint": value})
-        if not improved:
+        if not after_step({"negative_log_joint": value}) or not improved:
             break
     return vector, paths, value
 

@@ -135,10 +135,9 @@ class NeuLVM:
             ("n_random_starts", 0),
             ("n_particles", 2),
             ("n_iterations", 1),
+            ("n_points", 4),
+            ("n_rounds", 0),
         ):
-            if not getattr(self, name) >= least:
-                problems.add(f"{name}={getattr(self, name)} must be at least {least}.")
-        for name, least in (("n_points", 4), ("n_rounds", 0)):
             if not getattr(self, name) >= least:
                 problems.add(f"{name}={getattr(self, name)} must be at least {least}.")
         problems.raise_if_any()
@@ -176,6 +175,10 @@ class NeuLVM:
                 "some populations have no recorded neuron, so nothing but the couplings constrains them. Set allow_unobserved to fit "
                 "them all the same, or lower n_populations."
             )
+        if self.membership == "labels" and np.size(self.n_neurons) in (1, n) and self.n_neurons is not None:
+            for name, size in zip(names, np.broadcast_to(self.n_neurons, n), strict=True):
+                if (recorded := data.populations.count(name)) > size:
+                    problems.add(f"{recorded} neurons of {name} were recorded, more than the {size:g} that n_neurons gives it.")
         if n and self.signs is not None and len(self.signs) != n:
             problems.add(f"{len(self.signs)} signs for {n} populations ({', '.join(names)}).")
         for name in ("n_neurons", "tau_m_ms", "rest", "threshold", "tau_syn_ms"):
@@ -235,7 +238,7 @@ class NeuLVM:
             return ParamSpec(shape, unit, init=init, trainable=trainable, doc=doc, source=_SOURCE, **more)
 
         return {
-            "coupling": fixed((n, n), "1", start.coupling, "potential per filtered Hz, total", True, axes=("post", "pre"), symbol="W"),
+            "coupling": fixed((n, n), "1", start.coupling, "input (du/dt) per Hz of filtered rate", True, axes=("post", "pre"), symbol="W"),
             "tau_m_ms": fixed(each, "ms", start.tau_s * 1e3, "membrane time constant", free, constraint=positive, symbol="tau_m"),
             "rest": fixed(each, "1", start.rest, "resting potential and constant drive, units of escape noise", free, symbol="r"),
             "threshold": fixed(each, "1", start.threshold, "hazard exp(u - threshold) Hz", free, symbol="theta"),

@@ -52,9 +52,10 @@ class FreeSet:
 
     def _outgoing(self, coupling: np.ndarray) -> np.ndarray:
         used = self.pattern != 0
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratio = np.where(used, coupling / self.pattern, np.nan)
-        return np.maximum(np.nanmean(ratio, axis=0), 1e-3)
+        ratio = np.divide(coupling, self.pattern, out=np.zeros_like(self.pattern), where=used)
+        n_targets = used.sum(axis=0)
+        # The weight of a population that reaches none has no effect; 1 keeps its logarithm finite.
+        return np.where(n_targets > 0, np.maximum(ratio.sum(axis=0) / np.maximum(n_targets, 1), 1e-3), 1.0)
 
     def constants(self, vector: np.ndarray, base: Constants) -> Constants:
         """Return `base` with the free values replaced."""

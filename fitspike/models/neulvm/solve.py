@@ -116,7 +116,7 @@ def solve(model: NeuLVM, binned: BinnedSpikes, context: SolverContext) -> tuple[
     if confidence is not None:
         extras.setdefault("membership_confidence", confidence)
     params = _params(problem, vector, pieces)
-    warnings += _warnings(model, problem, names, params["mean_rate_hz"])
+    warnings += _warnings(model, problem, names, params["mean_rate_hz"], binned.n_trials)
     message = f"{clock.step} steps of {model.solver}." + "".join(f" {text[0].upper()}{text[1:]}" for text in warnings)
     return params, SolverReport(clock.limit or "CONVERGED", message, clock.step, (), extras)
 
@@ -184,13 +184,14 @@ def _reassigned(
 
 
 def _hard(model: NeuLVM, start: Start, names: tuple[str, ...], clock: _Clock) -> tuple[Problem, np.ndarray, list[str], dict[str, Any]]:
-    """Run the published algorithm."""
-    problem = start.problem
+    """Run the published algorithm; an interrupted run of it starts again, since no step is drawn by chance."""
+    problem, clock.step = start.problem, 0
 
-    def report(step: int, metrics: Mapping[str, float]) -> None:
+    def after_step(metrics: Mapping[str, float]) -> bool:
         clock.tick(metrics)
+        return not clock.is_over
 
-    vector, modes, value = hard_em(problem, start.vector, HardEM(), report=report)
+    vector, modes, value = hard_em(problem, start.vector, HardEM(), after_step=after_step)
     extras: dict[str, Any] = {"negative_log_joint": value, "free_vector": vector}
     extras |= by_trial(problem, [mode / problem.base.dt_s for mode in modes], "latent_mean")
     return problem, vector, ["hard EM biases couplings by several percent and its objective does not compare models."], extras
@@ -238,8 +239,14 @@ def _params(problem: Problem, vector: np.ndarray, pieces: Sequence[Piece]) -> di
     return as_params(constants) | {"mean_rate_hz": rates, "membership": problem.membership.astype(np.float64)}
 
 
-def _warnings(model: NeuLVM, problem: Problem, names: tuple[str, ...], rate_hz: np.ndarray) -> list[str]:
+def _warnings(model: NeuLVM, problem: Problem, names: tuple[str, ...], rate_hz: np.ndarray, n_trials: int) -> list[str]:
     found, membership = [], problem.membership
+    n_left_out = n_trials - len({piece.trial for piece in problem.pieces})
+    if n_left_out:
+        found.append(f"{n_left_out} of {n_trials} trials were left out: they are not longer than history_s={model.history_s:g} s.")
+    delay_ms = problem.base.delay_bins * problem.base.dt_s * 1e3
+    if not np.isclose(delay_ms, model.delay_ms):
+        found.append(f"the delay of {model.delay_ms:g} ms was rounded to whole bins, {delay_ms:g} ms; narrower bins can hold it.")
     per_bin = problem.base.n_neurons * rate_hz * problem.base.dt_s
     few = [f"{name} ({count:.2g})" for name, count in zip(names, per_bin, strict=True) if count < LEAST_PER_BIN]
     if few:

@@ -20,6 +20,7 @@ THRESHOLD = 6.0 - np.log(10.0)
 ONE = PopulationNetwork(sizes=(300,), rest=9.0, coupling=((6.0,),), tau_syn_ms=3.0, n_observed=6, duration_s=6.0)
 SMALL = {"n_neurons": 300, "signs": [1], "rest": 9.0, "threshold": THRESHOLD, "n_particles": 60, "n_iterations": 3, "n_points": 8}
 FIT = {"dt_ms": 4.0, "split": "none", "report": False, "simulation": {"max_seconds": 0}, "progress": "off", "threads": 1}
+QUICK = {"n_particles": 20, "n_iterations": 1, "n_points": 4, "n_rounds": 1, "smoothing_ms": 100.0}
 PATTERN = [[1, 0, 1], [0, 1, 1], [1, 1, 1]]
 
 
@@ -41,24 +42,28 @@ def test_weight_of_one_population_is_recovered_within_its_standard_error(one_pop
     assert (result.extras["latent_sd_0"][250:] > 0).mean() > 0.99
 
 
-def test_interrupted_fit_goes_on_to_the_result_of_an_uninterrupted_one(one_population, tmp_path):
-    whole = fitspike.fit(one_population, "neulvm", settings=SMALL, **FIT)
+QUICK = SMALL | {"n_iterations": 2, "n_points": 4, "n_rounds": 2, "n_particles": 20, "smoothing_ms": 200.0}
+
+
+@pytest.mark.parametrize("stopped_at", [1, 4])
+def test_interrupted_fit_goes_on_to_the_result_of_an_uninterrupted_one(one_population, tmp_path, stopped_at):
+    """Interrupted in EM and in the second round of the climb; steps: two of EM, then batches of four points."""
+    whole = fitspike.fit(one_population, "neulvm", settings=QUICK, **FIT)
 
     def stop(step, metrics):
-        if step == 4:
+        if step == stopped_at:
             raise KeyboardInterrupt
 
     options = FIT | {"out": tmp_path / "run", "stop": {"checkpoint_s": 0}}
     with pytest.raises(FitInterrupted):
-        fitspike.fit(one_population, "neulvm", settings=SMALL, callbacks=[stop], **options)
-    resumed = fitspike.fit(one_population, "neulvm", settings=SMALL, resume=True, **options)
+        fitspike.fit(one_population, "neulvm", settings=QUICK, callbacks=[stop], **options)
+    resumed = fitspike.fit(one_population, "neulvm", settings=QUICK, resume=True, **options)
     np.testing.assert_array_equal(resumed.extras["free_vector"], whole.extras["free_vector"])
     np.testing.assert_array_equal(resumed.extras["latent_mean_0"], whole.extras["latent_mean_0"])
 
 
 def test_threads_do_not_change_the_result(one_population):
-    settings = SMALL | {"n_iterations": 1, "n_points": 4, "n_rounds": 1, "n_particles": 20}
-    one, two = (fitspike.fit(one_population, "neulvm", settings=settings, **FIT | {"threads": k}).extras["free_vector"] for k in (1, 2))
+    one, two = (fitspike.fit(one_population, "neulvm", settings=QUICK, **FIT | {"threads": k}).extras["free_vector"] for k in (1, 2))
     np.testing.assert_array_equal(one, two)
 
 
@@ -175,6 +180,7 @@ def test_all_that_is_missing_is_said_at_once():
     "populations, settings, rate, message",
     [
         (["a", "b"], {"n_neurons": 50, "signs": [1, 1, -1], "n_populations": 3}, 0.05, "no recorded neuron"),
+        (["a", "a", "b"], {"n_neurons": [1, 50], "signs": [1, -1]}, 0.05, "2 neurons of a were recorded, more than"),
         (["a", "b"], {"n_neurons": 50, "signs": [1]}, 0.05, "1 signs for 2 populations"),
         (["a", "b"], {"n_neurons": 50, "signs": [1, -1], "pattern": [[1, 1]]}, 0.05, r"pattern has shape \(1, 2\)"),
         (["a", "b"], {"n_neurons": 50, "signs": [1, -1], "input_signal": "light"}, 0.05, "light"),
@@ -205,6 +211,27 @@ def test_settings_without_sense_are_refused(settings, message):
 
 def test_unobserved_population_is_fitted_when_asked_for_and_warned_of():
     settings = {"n_neurons": 100, "signs": [1, -1], "n_populations": 2, "allow_unobserved": True, "weight": 1.0, "rest": 8.0}
-    quick = {"n_particles": 20, "n_iterations": 1, "n_points": 4, "n_rounds": 1, "smoothing_ms": 100.0}
-    result = fitspike.fit(recording(["a", "a"]), "neulvm", settings=settings | quick, **FIT)
+    result = fitspike.fit(recording(["a", "a"]), "neulvm", settings=settings | QUICK, **FIT)
     assert "No neuron of unobserved 1 was recorded" in result.message and result.params["coupling"].shape == (2, 2)
+
+
+def test_uncoupled_population_is_fitted():
+    settings = {"n_neurons": 100, "signs": [1], "pattern": [[0]], "rest": 8.0}
+    result = fitspike.fit(recording(["a", "a"]), "neulvm", settings=settings | QUICK, **FIT)
+    assert result.status.name == "CONVERGED" and result.params["coupling"].tolist() == [[0.0]]
+    assert np.isfinite(result.extras["latent_mean_0"][250:]).all()
+
+
+def test_hard_em_stops_at_the_step_limit(one_population):
+    settings = SMALL | {"solver": "hard-em", "smoothing_ms": 100.0}
+    result = fitspike.fit(one_population, "neulvm", settings=settings, **FIT, stop={"max_steps": 1})
+    assert result.status.name == "STEP_LIMIT" and result.message.startswith("1 steps")
+
+
+def test_trials_that_are_left_out_and_rounded_delays_are_said():
+    rng = np.random.default_rng(0)
+    table = fitspike.recording.tables.NeuronTable.make(["n0"], populations=["a"])
+    data = fitspike.Recording.from_counts([(rng.random((n, 1)) < 0.05).astype(np.int64) for n in (600, 100)], dt_ms=4.0, neurons=table)
+    settings = {"n_neurons": 100, "signs": [1], "rest": 8.0, "weight": 1.0, "delay_ms": 1.5}
+    result = fitspike.fit(data, "neulvm", settings=settings | QUICK, **FIT)
+    assert "1 of 2 trials were left out" in result.message and "The delay of 1.5 ms was rounded to whole bins, 0 ms" in result.message
