@@ -48,7 +48,7 @@ def pulse_response(
 ) -> np.ndarray:
     """Return the activity around a pulse of input to one population, (n_trials, n_bins, n_populations) Hz.
 
-    amplitude_per_s : input, units of escape noise per second (du/dt); 80 for 100 ms moves a resting potential by 1.6 after 20 ms
+    amplitude_per_s : input, units of escape noise per second (du/dt); 80 raises what a membrane of 20 ms tends to by 1.6
     start_hz : (n_populations,), rates at which every trial starts, `before_s` before the pulse
 
     Raises

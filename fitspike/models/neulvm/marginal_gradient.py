@@ -185,6 +185,8 @@ def climb(
     found, estimate = done or Gradients.none(len(vector)), None
     centre, before, width = vector, vector, np.ones(len(vector))
     for number in range(settings.n_rounds):
+        if out_of_time():
+            break
         here = stream.child(f"round-{number}")
         offsets = here.child("points").numpy().standard_normal((n_points // 2, len(vector))) * width
         points = centre + np.concatenate([offsets, -offsets]) * scale

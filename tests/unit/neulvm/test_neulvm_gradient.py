@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fitspike.kernels.mesoscopic import Constants, simulate
+from fitspike.models.neulvm import marginal_gradient
 from fitspike.models.neulvm.joint import JointLogProb
 from fitspike.models.neulvm.latents import Piece, Problem, maximise_joint, smoothed_guess
 from fitspike.models.neulvm.marginal_gradient import Gradients, fit_top
@@ -107,3 +108,22 @@ def test_fractions_of_a_huge_population_are_its_expectation():
     run = simulate(np.zeros((3000, 1)), c, Stream(0, "large").numpy().standard_normal((3000, 1)))
     settled = run.fractions[1000:, 0]
     assert settled.mean() / 0.001 == pytest.approx(17.036, rel=0.005) and settled.std() < 0.01 * settled.mean()
+
+
+def test_climb_that_is_out_of_time_after_a_round_measures_no_more(monkeypatch):
+    measured = []
+
+    def measure(problem, points, streams, *, n_particles, threads):
+        measured.append(len(points))
+        noise = np.random.default_rng(len(measured)).standard_normal((2, *points.shape))
+        return marginal_gradient.Gradients(points, 1e4 * (1.0 - points) + noise[0], 1e4 * (1.0 - points) + noise[1], np.zeros(len(points)))
+
+    monkeypatch.setattr(marginal_gradient, "measure", measure)
+    base = Constants([0.02], [9.0], [3.7], [[1.0]], [0.003], [100], 0.004)
+    problem = Problem((), np.zeros(1, dtype=np.int64), FreeSet(np.ones((1, 1))), base)
+    settings = marginal_gradient.ClimbSettings(n_points=4, n_rounds=3)
+    estimate, found = marginal_gradient.climb(
+        problem, np.array([0.98]), settings, Stream(0, "climb"), out_of_time=lambda: sum(measured) >= 4
+    )
+    assert sum(measured) == len(found.points) == 4
+    assert estimate.vector[0] == pytest.approx(1.0, abs=1e-3)  # the round that was measured in full counts
