@@ -42,13 +42,13 @@ def test_weight_of_one_population_is_recovered_within_its_standard_error(one_pop
     assert (result.extras["latent_sd_0"][250:] > 0).mean() > 0.99
 
 
-QUICK = SMALL | {"n_iterations": 2, "n_points": 4, "n_rounds": 2, "n_particles": 20, "smoothing_ms": 200.0}
+SMALLER = SMALL | {"n_iterations": 2, "n_points": 4, "n_rounds": 2, "n_particles": 20, "smoothing_ms": 200.0}
 
 
 @pytest.mark.parametrize("stopped_at", [1, 4])
 def test_interrupted_fit_goes_on_to_the_result_of_an_uninterrupted_one(one_population, tmp_path, stopped_at):
     """Interrupted in EM and in the second round of the climb; steps: two of EM, then batches of four points."""
-    whole = fitspike.fit(one_population, "neulvm", settings=QUICK, **FIT)
+    whole = fitspike.fit(one_population, "neulvm", settings=SMALLER, **FIT)
 
     def stop(step, metrics):
         if step == stopped_at:
@@ -56,14 +56,14 @@ def test_interrupted_fit_goes_on_to_the_result_of_an_uninterrupted_one(one_popul
 
     options = FIT | {"out": tmp_path / "run", "stop": {"checkpoint_s": 0}}
     with pytest.raises(FitInterrupted):
-        fitspike.fit(one_population, "neulvm", settings=QUICK, callbacks=[stop], **options)
-    resumed = fitspike.fit(one_population, "neulvm", settings=QUICK, resume=True, **options)
+        fitspike.fit(one_population, "neulvm", settings=SMALLER, callbacks=[stop], **options)
+    resumed = fitspike.fit(one_population, "neulvm", settings=SMALLER, resume=True, **options)
     np.testing.assert_array_equal(resumed.extras["free_vector"], whole.extras["free_vector"])
     np.testing.assert_array_equal(resumed.extras["latent_mean_0"], whole.extras["latent_mean_0"])
 
 
 def test_threads_do_not_change_the_result(one_population):
-    one, two = (fitspike.fit(one_population, "neulvm", settings=QUICK, **FIT | {"threads": k}).extras["free_vector"] for k in (1, 2))
+    one, two = (fitspike.fit(one_population, "neulvm", settings=SMALLER, **FIT | {"threads": k}).extras["free_vector"] for k in (1, 2))
     np.testing.assert_array_equal(one, two)
 
 
