@@ -216,3 +216,22 @@ def test_neurons_that_are_not_clamped_do_not_weigh_particles_and_fire_as_predict
     expected = run.predicted[:, 6:].sum()
     # Renewal trains vary less than Poisson ones: five Poisson standard errors, fewer than one false alarm in two million.
     assert abs(run.spikes[:, 6:].sum() - expected) < 5 * np.sqrt(expected)
+
+
+def test_filtered_mean_weighs_particles_by_the_spikes_so_far():
+    c = constants()
+    fractions, spikes, membership, drive = trial(40, seed=5)
+    draws = noise("filtered", 40, 400)
+    whole = run_filter(spikes, membership, drive, c, draws, given=fractions[:20])
+    np.testing.assert_array_equal(whole.filtered[:20], fractions[:20])
+    unweighted, n_weighted = whole.fractions.mean(axis=1), 0
+    for t in range(22, 40):  # all particles are alike at the end of what is given
+        part = FilterNoise(draws.normals[: t + 1], draws.uniforms[: t + 1])
+        run = run_filter(spikes[: t + 1], membership, drive[: t + 1], c, part, given=fractions[:20])
+        if not run.state.log_weight.any():
+            continue  # particles of the last bin have been resampled, and their weights are gone
+        n_weighted += 1
+        weight = np.exp(run.state.log_weight)
+        np.testing.assert_allclose(whole.filtered[t], weight @ whole.fractions[t] / weight.sum(), rtol=1e-12)
+        assert not np.allclose(whole.filtered[t], unweighted[t], rtol=1e-6)
+    assert n_weighted > 3

@@ -37,7 +37,7 @@ class FilterRun:
 
     predicted (n_bins, n_observed): probability of a spike given the clamped neurons' past. spikes (n_bins, n_observed): as observed, or
     drawn where a neuron was not clamped. fractions (n_bins, n_particles, M) and ancestors (n_bins, n_particles): the particles as drawn
-    and where each came from. state: after the last bin.
+    and where each came from. filtered (n_bins, M): mean fractions given the spikes up to and including each bin. state: after the last bin.
     """
 
     log_likelihood: np.ndarray
@@ -45,6 +45,7 @@ class FilterRun:
     spikes: np.ndarray
     fractions: np.ndarray
     ancestors: np.ndarray
+    filtered: np.ndarray
     state: FilterState
 
     def smoothed(self, generator: np.random.Generator, n_paths: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -38,7 +38,7 @@ def particle_filter(
     first,
     delay,
 ):
-    """Return (log_likelihood (n_bins,), predicted, spikes (n_bins, n_observed), fractions (n_bins, n_particles, M), ancestors, newest).
+    """Return the arrays of FilterRun in its order, and the slot of the newest cohort.
 
     Each bin: weight by the clamped neurons' spikes given the past, draw the fractions, resample systematically when the effective number
     of particles falls below half. given (n_given, M) fixes the first bins, without likelihood. normals (n_bins, n_particles, M),
@@ -54,6 +54,7 @@ def particle_filter(
     fractions = np.zeros((n_bins, n_particles, n_pop))
     ancestors = np.zeros((n_bins, n_particles), np.int32)
     predicted, fired = np.zeros((n_bins, n_obs)), spikes.copy()
+    filtered = np.zeros((n_bins, n_pop))
     log_likelihood, own = np.zeros(n_bins), np.zeros(n_obs)
     before, weight, chosen = np.zeros(n_particles), np.zeros(n_particles), np.zeros(n_particles, np.int64)
     for t in range(n_bins):
@@ -117,6 +118,7 @@ def particle_filter(
                 fired[t, i] = 1.0 if neuron_uniforms[t, i] < own[i] else 0.0
             age[i] = next_age(age[i], fired[t, i] > 0, n_ages)
         if is_given:
+            filtered[t] = given[t]
             continue
         highest = log_weight.max()
         total, squares = 0.0, 0.0
@@ -124,6 +126,9 @@ def particle_filter(
             weight[k] = math.exp(log_weight[k] - highest)
             total += weight[k]
             squares += weight[k] * weight[k]
+        for k in range(n_particles):
+            for m in range(n_pop):
+                filtered[t, m] += weight[k] / total * fractions[t, k, m]
         log_likelihood[t] = highest + math.log(total) - log_normaliser
         if total * total / squares < 0.5 * n_particles:
             at, summed = 0, weight[0] / total
@@ -135,7 +140,7 @@ def particle_filter(
                 chosen[k] = at
             _copy_chosen(cohort, pool, synapse, chosen, ancestors[t])
             log_weight[:] = 0.0
-    return log_likelihood, predicted, fired, fractions, ancestors, newest
+    return log_likelihood, predicted, fired, fractions, ancestors, filtered, newest
 
 
 @cached(numba.njit, nogil=True)

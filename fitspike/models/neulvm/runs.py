@@ -45,7 +45,7 @@ class Populations:
 
 @dataclass(frozen=True, eq=False)
 class Filtered:
-    """predicted, spikes (n_trials, n_bins, n_neurons); fractions (n_trials, n_bins, n_populations), mean over particles; states after."""
+    """predicted, spikes (n_trials, n_bins, n_neurons); fractions (n_trials, n_bins, n_populations), filtered mean; states after."""
 
     predicted: np.ndarray
     spikes: np.ndarray
@@ -84,7 +84,7 @@ def run_filtered(
             neuron_uniforms=None if uniforms is None else uniforms[row],
             state=_settled_particles(populations, stream.child("start"), n_particles) if states is None else states[row],
         )
-        predicted[row], fired[row], fractions[row] = run.predicted, run.spikes, run.fractions.mean(axis=1)
+        predicted[row], fired[row], fractions[row] = run.predicted, run.spikes, run.filtered
         after.append(run.state)
     return Filtered(predicted, fired, fractions, after)
 
