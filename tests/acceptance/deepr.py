@@ -5,8 +5,9 @@
 Without names all parts run. T: T12 and T13 at full size. B4: classification through a plain torch loop around the update transform. B5:
 60 simulated neurons, fitted by `fitspike.fit` through the transform `deep-r`, on 5000 and 20000 bins. Every seed is printed.
 
-Bounds are those of the note, over at least 5 seeds. What the note measured on one seed was measured again and bounded by that:
-B4 at 2.0 % of the connections; and, where the note has no bound, fixed random signs, Adam, and a number of connections set half too high.
+Bounds are those of the note, over at least 5 seeds, also where the note measured one: B4 at 2.0 % of the connections. Where the note has
+figures but no bound (fixed random signs, Adam, a number of connections set half too high, the part at informative inputs), the bounds are
+drawn from those figures with room to spare.
 """
 
 from __future__ import annotations
