@@ -10,7 +10,8 @@ from numba.extending import overload
 def exp_in_place(x: np.ndarray, scale: np.ndarray) -> None:
     """Replace x by exp(x); callable from compiled code only.
 
-    x : contiguous, float32 (relative error 1e-7, arguments cut to -87 .. 88) or float64 (4e-16; -708 .. 700, so that sums stay finite)
+    x : contiguous, float32 (relative error 1e-7, arguments cut to -87 .. 88) or float64 (4e-16; up to 700, so that sums stay finite;
+        0 below -708)
     scale : scratch of x's size, float32 or float64 as x
     """
     raise NotImplementedError("exp_in_place runs in compiled code only.")
@@ -24,7 +25,8 @@ def _compiled(x, scale):  # numba reads types, not annotations
         def single(x, scale):
             power = scale.view(np.int32)
             for i in range(x.size):
-                v = min(max(x[i], np.float32(-87.0)), np.float32(88.0))
+                v = np.float32(88.0) if x[i] > np.float32(88.0) else x[i]  # NaN stays NaN
+                v = np.float32(-87.0) if v < np.float32(-87.0) else v
                 k = np.floor(v * np.float32(1.44269504) + np.float32(0.5))
                 r = v - k * np.float32(0.693359375) + k * np.float32(2.12194440e-4)
                 y = np.float32(1.9875691500e-4)
@@ -43,7 +45,8 @@ def _compiled(x, scale):  # numba reads types, not annotations
     def double(x, scale):
         power = scale.view(np.int64)
         for i in range(x.size):
-            v = min(max(x[i], -708.0), 700.0)
+            v = 700.0 if x[i] > 700.0 else x[i]
+            v = -708.0 if v < -708.0 else v
             k = np.floor(v * 1.4426950408889634 + 0.5)
             r = v - k * 6.93145751953125e-1 - k * 1.42860682030941723212e-6
             # Taylor series to r^13: the remainder is below 1e-17 for |r| <= 0.347.
@@ -59,8 +62,9 @@ def _compiled(x, scale):  # numba reads types, not annotations
             y = y * r + 4.1666666666666664e-02
             y = y * r + 1.6666666666666666e-01
             y = y * r + 0.5
+            bits = (np.int64(np.int32(k)) + np.int64(1023)) << np.int64(52)
+            power[i] = np.int64(0) if x[i] < -708.0 else bits
             x[i] = y * r * r + r + 1.0
-            power[i] = (np.int64(np.int32(k)) + np.int64(1023)) << np.int64(52)
         for i in range(x.size):
             x[i] *= scale[i]
 

@@ -21,6 +21,7 @@ def test_exponential_is_exact_to_the_last_place(dtype, bound, limit):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_exponential_stays_finite_and_positive(dtype):
-    out = exponential(np.array([-1e5, 1e5], dtype=dtype))
-    assert 0 < out[0] < 1e-37 and 1e37 < out[1] < np.inf
+def test_exponential_stays_finite(dtype):
+    out = exponential(np.array([-1e5, 1e5, np.nan, -np.inf, np.inf], dtype=dtype))
+    assert 0 <= out[0] < 1e-37 and 1e37 < out[1] < np.inf
+    assert np.isnan(out[2]) and out[3] == out[0] and out[4] == out[1]
