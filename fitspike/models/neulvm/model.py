@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from fitspike.recording.binned import BinnedSpikes, SpikeChunk
 
+MOST_CLUSTERED = 5
+"""Populations that may be found by clustering: each of up to 120 assignments of clusters to roles is a start."""
 _SOURCE = "Wang, Schmutz, Bellec, Gerstner 2022"
 
 
@@ -174,6 +176,12 @@ class NeuLVM:
             problems.add(
                 "some populations have no recorded neuron, so nothing but the couplings constrains them. Set allow_unobserved to fit "
                 "them all the same, or lower n_populations."
+            )
+        if self.membership == "labels" and self.n_populations and self.n_populations < n:
+            problems.add(f"n_populations={self.n_populations}, but the labels name {n} ({', '.join(names)}). Leave it out.")
+        if self.membership == "cluster" and n > MOST_CLUSTERED:
+            problems.add(
+                f"n_populations={n}: clusters are tried in every role, which is possible for {MOST_CLUSTERED} at most. Give labels instead."
             )
         if self.membership == "labels" and np.size(self.n_neurons) in (1, n) and self.n_neurons is not None:
             for name, size in zip(names, np.broadcast_to(self.n_neurons, n), strict=True):

@@ -74,7 +74,7 @@ def particle_em(
         threads=settings.threads,
     )
     if _has_fallen([*values, value]):
-        iterates.append(iterates[int(np.argmax(values))])
+        iterates.append(iterates[int(np.nanargmax(values))])
     return np.array(iterates)
 
 
@@ -82,5 +82,5 @@ def _has_fallen(values: Sequence[float]) -> bool:
     """Return whether the last log-likelihood is below the best by more than estimates of it vary."""
     if len(values) < 2:
         return False
-    best = max(values)
+    best = float(np.nanmax(values))
     return not values[-1] > best - LARGEST_FALL - 0.01 * abs(best)

@@ -115,7 +115,7 @@ def solve(model: NeuLVM, binned: BinnedSpikes, context: SolverContext) -> tuple[
     extras |= found
     if confidence is not None:
         extras.setdefault("membership_confidence", confidence)
-    params = _params(problem, vector, pieces)
+    params = _params(problem, vector)
     warnings += _warnings(model, problem, names, params["mean_rate_hz"], binned.n_trials)
     message = f"{clock.step} steps of {model.solver}." + "".join(f" {text[0].upper()}{text[1:]}" for text in warnings)
     return params, SolverReport(clock.limit or "CONVERGED", message, clock.step, (), extras)
@@ -232,7 +232,7 @@ def by_trial(problem: Problem, values: Sequence[np.ndarray], name: str) -> dict[
     return {f"{name}_{trial}": np.concatenate(parts).astype(np.float32) for trial, parts in trials.items()}
 
 
-def _params(problem: Problem, vector: np.ndarray, pieces: Sequence[Piece]) -> dict[str, np.ndarray]:
+def _params(problem: Problem, vector: np.ndarray) -> dict[str, np.ndarray]:
     constants = problem.free.constants(vector, problem.base)
     scored = [piece.guess[piece.n_history :] for piece in problem.pieces]
     rates = np.concatenate(scored).mean(axis=0) / constants.dt_s

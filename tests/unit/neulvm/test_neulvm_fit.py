@@ -182,6 +182,8 @@ def test_all_that_is_missing_is_said_at_once():
         (["a", "b"], {"n_neurons": 50, "signs": [1, 1, -1], "n_populations": 3}, 0.05, "no recorded neuron"),
         (["a", "a", "b"], {"n_neurons": [1, 50], "signs": [1, -1]}, 0.05, "2 neurons of a were recorded, more than"),
         (["a", "b"], {"n_neurons": 50, "signs": [1]}, 0.05, "1 signs for 2 populations"),
+        (["a", "b"], {"n_neurons": 50, "signs": [1, 1], "n_populations": 1}, 0.05, "the labels name 2"),
+        (["a"] * 7, {"n_neurons": 50, "signs": [1] * 6, "membership": "cluster", "n_populations": 6}, 0.05, "Give labels instead"),
         (["a", "b"], {"n_neurons": 50, "signs": [1, -1], "pattern": [[1, 1]]}, 0.05, r"pattern has shape \(1, 2\)"),
         (["a", "b"], {"n_neurons": 50, "signs": [1, -1], "input_signal": "light"}, 0.05, "light"),
         (["a", "b"], {"n_neurons": 50, "signs": [1, -1], "t_ref_ms": 40.0}, 0.3, "above the limit of 25"),
