@@ -11,7 +11,7 @@ import numpy as np
 from fitspike.errors import InvalidInputError
 from fitspike.models.base import SolverContext, SolverReport
 from fitspike.models.neulvm.hard_em import HardEM, hard_em
-from fitspike.models.neulvm.latents import FRACTION_FLOOR, Piece, Problem
+from fitspike.models.neulvm.latents import FRACTION_FLOOR, Piece, Problem, draw_many
 from fitspike.models.neulvm.marginal_gradient import ClimbSettings, Estimate, Gradients, climb
 from fitspike.models.neulvm.membership import cluster_neurons, reassign
 from fitspike.models.neulvm.particle_em import EMSettings, particle_em
@@ -112,13 +112,15 @@ def solve(model: NeuLVM, binned: BinnedSpikes, context: SolverContext) -> tuple[
         return dict(context.init), SolverReport("DIVERGED", text, 0, (), extras)
     run = _hard if model.solver == "hard-em" else _particle
     problem, vector, warnings, found = run(model, starts[0], names, clock)
+    # No number of further steps would settle a direction that the data leave open; hard EM has no optimum to converge to.
+    status = clock.limit or ("CONVERGED" if np.isfinite(found.get("free_vector_sd", np.nan)).all() else "PLATEAU")
     extras |= found
     if confidence is not None:
         extras.setdefault("membership_confidence", confidence)
     params = _params(problem, vector)
     warnings += _warnings(model, problem, names, params["mean_rate_hz"], binned.n_trials)
     message = f"{clock.step} steps of {model.solver}." + "".join(f" {text[0].upper()}{text[1:]}" for text in warnings)
-    return params, SolverReport(clock.limit or "CONVERGED", message, clock.step, (), extras)
+    return params, SolverReport(status, message, clock.step, (), extras)
 
 
 def _particle(model: NeuLVM, start: Start, names: tuple[str, ...], clock: _Clock) -> tuple[Problem, np.ndarray, list[str], dict[str, Any]]:
@@ -173,8 +175,6 @@ def _reassigned(
     problem: Problem, vector: np.ndarray, smoothing_s: float, model: NeuLVM, context: SolverContext
 ) -> tuple[Problem, np.ndarray]:
     """Return the problem after one pass of reassignment by likelihood, and how sure each neuron's population is."""
-    from fitspike.models.neulvm.latents import draw_many
-
     constants = problem.free.constants(vector, problem.base)
     stream = context.stream.child("reassign")
     _, paths = draw_many(problem, constants, stream, n_paths=8, n_particles=model.n_particles, threads=context.threads)

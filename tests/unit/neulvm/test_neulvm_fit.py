@@ -74,6 +74,7 @@ def test_other_engines_find_the_weight_too(one_population, solver):
     # Hard EM is biased by several percent; the data alone leave some 10 %.
     assert result.extras["free_vector"][0] == pytest.approx(np.log(6.0), abs=0.4)
     assert ("biases couplings" in result.message) == (solver == "hard-em")
+    assert result.status.name == {"gradient": "CONVERGED", "hard-em": "PLATEAU"}[solver]
 
 
 def test_every_bin_after_the_history_is_scored_once():
@@ -220,7 +221,7 @@ def test_unobserved_population_is_fitted_when_asked_for_and_warned_of():
 def test_uncoupled_population_is_fitted():
     settings = {"n_neurons": 100, "signs": [1], "pattern": [[0]], "rest": 8.0}
     result = fitspike.fit(recording(["a", "a"]), "neulvm", settings=settings | QUICK, **FIT)
-    assert result.status.name == "CONVERGED" and result.params["coupling"].tolist() == [[0.0]]
+    assert result.status.is_usable and result.params["coupling"].tolist() == [[0.0]]
     assert np.isfinite(result.extras["latent_mean_0"][250:]).all()
 
 
