@@ -40,7 +40,7 @@ def added_mib(implementation: str, n_bins: int, piece: int) -> dict[str, float]:
     total: dict[str, torch.Tensor] = {}
 
     def learn(first: int, stop: int, carry: Any) -> Any:
-        batch = Batch(binned.chunk([0], first, stop), carry, Stream(0, f"bins/{first}"))
+        batch = Batch(binned.chunk([0], first, stop - first), carry, Stream(0, f"bins/{first}"))
         found, _ = bound.directions(raw, batch)
         for name, value in found.items():
             total[name] = total.get(name, torch.zeros_like(value)) + value
