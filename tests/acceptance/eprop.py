@@ -1,10 +1,11 @@
 """E-prop: memory of its online form, hidden neurons in the likelihood of a recording, and learning of tasks (science/03).
 
-    python tests/acceptance/eprop.py [memory] [hidden] [B1] [B2] [--seeds=5] [--iterations=500] [--workers=N]
+    python tests/acceptance/eprop.py [memory] [hidden] [B1] [B2] [B3] [--seeds=5] [--iterations=500] [--workers=N]
 
-Without names the parts `memory`, `hidden` and `B1` run; B2 takes longer and runs when it is named. memory: what trials of 1000 and of
-100000 bins add, batch 1. hidden: recorded neurons that act on others through neurons that are not recorded, fitted by e-prop and by
-back-propagation. B1: pattern generation. B2: store-recall. Seeds run in processes of one thread each; every seed is printed.
+Without names the parts `memory`, `hidden` and `B1` run; B2 and B3 take an hour or more and run when they are named. memory: what trials of
+1000 and of 100000 bins add, batch 1. hidden: recorded neurons that act on others through neurons that are not recorded, fitted by e-prop
+and by back-propagation. B1: pattern generation. B2: store-recall. B3: evidence accumulation. Seeds run in processes of one thread each;
+every seed is printed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _eprop_recordings import added_mib, hidden_scores
-from _lsnn_tasks import Setup, iterate, pattern, store_recall
+from _lsnn_tasks import Setup, evidence, iterate, pattern, store_recall
 from _seeds import one_thread_each, run_seeds
 from _table import Bounds
 from fitspike_eprop.rule import EProp
@@ -122,15 +123,19 @@ def pattern_bptt(seed: int) -> list[float]:
     return learn_pattern(pattern(seed), BPTT(), seed)
 
 
-def recall(symbol_ms: float, tau_adapt_ms: float, feedback: str, seed: int) -> list[float]:
-    """Return the fraction of wrong decisions of each of 200 iterations of store-recall."""
-    rule = EProp(feedback=feedback, feedback_scale=20**0.5)  # random weights are published with variance 1
-    return [metrics["readout_error"] for metrics in iterate(store_recall(symbol_ms, tau_adapt_ms), rule, seed, 200)]
+def recall(symbol_ms: float, tau_adapt_ms: float, feedback: str, seed: int, *, until: float = 0.0) -> list[float]:
+    """Return the fraction of wrong decisions of up to 200 iterations of store-recall, ended by a mean of five below `until`."""
+    rule, errors = EProp(feedback=feedback, feedback_scale=20**0.5), []  # random weights are published with variance 1
+    for metrics in iterate(store_recall(symbol_ms, tau_adapt_ms), rule, seed, 200):
+        errors.append(metrics["readout_error"])
+        if first_below(errors, until, 5) is not None:
+            break
+    return errors
 
 
 def recall_200_symmetric(seed: int) -> list[float]:
     """B2, symbols of 200 ms."""
-    return recall(200.0, 1200.0, "symmetric", seed)
+    return recall(200.0, 1200.0, "symmetric", seed, until=0.05)
 
 
 def recall_200_random(seed: int) -> list[float]:
@@ -146,6 +151,34 @@ def recall_100_symmetric(seed: int) -> list[float]:
 def recall_100_random(seed: int) -> list[float]:
     """B2, symbols of 100 ms."""
     return recall(100.0, 600.0, "random", seed)
+
+
+N_EVIDENCE, MOST_EVIDENCE = 250, 600
+"""Iterations of B3 that every network trains for, and those within which symmetric feedback must have learned."""
+
+
+def evidence_symmetric(seed: int) -> list[float]:
+    """B3; ends once ten iterations in a row are below 7 % wrong in the mean, after the first 250."""
+    errors: list[float] = []
+    for metrics in iterate(evidence(), EProp(), seed, MOST_EVIDENCE):
+        errors.append(metrics["readout_error"])
+        if len(errors) >= N_EVIDENCE and first_below(errors, 0.07, 10) is not None:
+            break
+    return errors
+
+
+def evidence_random(seed: int) -> list[float]:
+    """B3; random weights are published with variance 1."""
+    rule = EProp(feedback="random", feedback_scale=100**0.5)
+    return [metrics["readout_error"] for metrics in iterate(evidence(), rule, seed, N_EVIDENCE)]
+
+
+def first_below(errors: list[float], bound: float, n_mean: int) -> int | None:
+    """Return the iteration at which the mean of the last `n_mean` errors first is below a bound, counted from 1."""
+    if len(errors) < n_mean:
+        return None
+    is_below = np.convolve(errors, np.ones(n_mean) / n_mean, mode="valid") < bound
+    return int(np.argmax(is_below)) + n_mean if is_below.any() else None
 
 
 PATTERN = {"random": 0.08, "adaptive": 0.04, "symmetric": 0.03, "bptt": 0.015}
@@ -173,14 +206,22 @@ def check_pattern(b: Bounds, found: dict[str, list[list[float]]]) -> None:
 
 def check_recall(b: Bounds, found: dict[str, list[list[float]]]) -> None:
     """B2."""
-    runs = found["recall_200_symmetric"]
-    means = [np.convolve(one, np.ones(5) / 5, mode="valid") for one in runs]
-    reached = [int(np.argmax(one < 0.05)) + 5 if (one < 0.05).any() else None for one in means]
-    enough = sum(at is not None for at in reached) >= 2 * len(runs) / 3
-    b.check("B2: 200 ms, symmetric: 5-batch error below 0.05 within 200 iterations, 2 of 3 seeds", reached, enough)
+    reached = [first_below(one, 0.05, 5) for one in found["recall_200_symmetric"]]
+    enough = sum(at is not None for at in reached) >= 2 * len(reached) / 3
+    b.check("B2: 200 ms, symmetric: 5-batch error below 0.05 within 200 iterations, 2 of 3 seeds", f"at {reached}", enough)
     last = {name: np.array([np.mean(one[-10:]) for one in values]) for name, values in found.items()}
     for name, bound in (("recall_200_random", 0.15), ("recall_100_symmetric", 0.10), ("recall_100_random", 0.20)):
         b.check(f"B2: {name}: error of the last 10 of 200 at most {bound:g}", listed(last[name]), bool((last[name] <= bound).all()))
+
+
+def check_evidence(b: Bounds, found: dict[str, list[list[float]]]) -> None:
+    """B3."""
+    for name, runs in found.items():
+        late = np.array([np.mean(one[N_EVIDENCE - 25 : N_EVIDENCE]) for one in runs])
+        b.check(f"B3: {name}: error of iterations 226 to 250 at most 0.22", listed(late), bool((late <= 0.22).all()))
+    reached = [first_below(one, 0.07, 10) for one in found["evidence_symmetric"]]
+    figure = f"at {reached}"
+    b.check("B3: symmetric: 10-batch error below 0.07 before iteration 600", figure, all(at is not None for at in reached))
 
 
 def listed(values: np.ndarray) -> str:
@@ -192,8 +233,9 @@ TASKS: dict[str, dict[str, Callable[[int], Any]]] = {
     "hidden": {"hidden_scores": hidden_scores},
     "B1": {f.__name__: f for f in (pattern_readout, pattern_random, pattern_adaptive, pattern_symmetric, pattern_bptt)},
     "B2": {f.__name__: f for f in (recall_200_symmetric, recall_200_random, recall_100_symmetric, recall_100_random)},
+    "B3": {f.__name__: f for f in (evidence_symmetric, evidence_random)},
 }
-CHECKS = {"hidden": check_hidden, "B1": check_pattern, "B2": check_recall}
+CHECKS = {"hidden": check_hidden, "B1": check_pattern, "B2": check_recall, "B3": check_evidence}
 
 
 def main(arguments: list[str]) -> None:

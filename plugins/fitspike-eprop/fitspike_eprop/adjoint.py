@@ -54,7 +54,7 @@ def adjoint(
     last_state, last_spikes : what state (n_trials, n_neurons, S) and spikes (n_trials, n_neurons) of the last bin owe to later ones
     backend : "numba" (diagonal derivatives, on the CPU), "reference", or "auto": numba where it can
     """
-    zeros = torch.zeros_like(slope)
+    zeros = slope.new_zeros(()).expand(1, 1, slope.shape[-1])
     drive_signal, spike_signal = (zeros if signal is None else signal for signal in (drive_signal, spike_signal))
     n_trials, _, n_neurons = slope.shape
     state = slope.new_zeros(n_trials, n_neurons, local.n_state) if last_state is None else last_state
@@ -89,6 +89,7 @@ def _reference(
 ) -> Adjoint:
     """Return the same bin by bin with torch: the specification."""
     drives, currents, from_others = [], [], 0.0
+    drive_signal, spike_signal = drive_signal.expand_as(slope), spike_signal.expand_as(slope)
     for t in reversed(range(slope.shape[1])):
         now = local.at(t)
         drive = drive_signal[:, t] + slope[:, t] * (spike_signal[:, t] + owed_spikes + from_others)

@@ -28,8 +28,9 @@ def run(
     state = _plain(last_state.transpose(-1, -2), dtype).copy()  # (n_trials, S, n_neurons)
     spikes = _plain(last_spikes, dtype).copy()
     matrix = np.zeros((0, 0), dtype=dtype) if weight is None else _plain(weight, dtype)
-    drive, current = np.zeros(slope.shape, dtype=dtype), np.zeros(slope.shape, dtype=dtype)
-    _recursion(*by_entry, *by_neuron, *signals, matrix, state, spikes, drive, current)
+    drive, current = np.empty(slope.shape, dtype=dtype), np.empty(slope.shape, dtype=dtype)
+    free = np.ones((1, 1, slope.shape[-1]), bool) if local.free is None else np.ascontiguousarray(local.free.cpu().numpy())
+    _recursion(*by_entry, *by_neuron, free, *signals, matrix, state, spikes, drive, current)
     return torch.as_tensor(drive), torch.as_tensor(current), torch.as_tensor(state).transpose(-1, -2), torch.as_tensor(spikes)
 
 
@@ -40,24 +41,29 @@ def _plain(value: torch.Tensor, dtype: type) -> np.ndarray:
 
 @cached(numba.njit, nogil=True, error_model="numpy", fastmath={"contract"})
 def _recursion(
-    state_state, state_current, state_spike, drive_state, drive_current, drive_spike, slope, drive_signal, spike_signal, weight, state,
-    spikes, drive, current,
+    state_state, state_current, state_spike, drive_state, drive_current, drive_spike, free, slope, drive_signal, spike_signal, weight,
+    state, spikes, drive, current,
 ):  # fmt: skip
     """Fill drive and current (n_trials, n_bins, n_neurons), and move state and spikes from after the last bin to before the first."""
     n_trials, n_bins, n_neurons = slope.shape
     n_state = state.shape[1]
     is_recurrent = weight.shape[0] > 0
     now, others = np.zeros((n_trials, n_neurons), slope.dtype), np.zeros((n_trials, n_neurons), slope.dtype)
+    passed = np.zeros(n_neurons, slope.dtype)
     for t in range(n_bins - 1, -1, -1):
         for b in range(n_trials):
             q, g, z = drive[b, t], current[b, t], spikes[b]
             of_current = drive_current[min(b, drive_current.shape[0] - 1), min(t, drive_current.shape[1] - 1)]
             of_spike = drive_spike[min(b, drive_spike.shape[0] - 1), min(t, drive_spike.shape[1] - 1)]
+            of_drive = drive_signal[min(b, drive_signal.shape[0] - 1), min(t, drive_signal.shape[1] - 1)]
+            of_spikes = spike_signal[min(b, spike_signal.shape[0] - 1), min(t, spike_signal.shape[1] - 1)]
+            passes = free[min(b, free.shape[0] - 1), min(t, free.shape[1] - 1)]
             for n in range(n_neurons):
-                q[n] = drive_signal[b, t, n] + slope[b, t, n] * (spike_signal[b, t, n] + z[n] + others[b, n])
+                q[n] = of_drive[n] + slope[b, t, n] * (of_spikes[n] + z[n] + others[b, n])
+                passed[n] = q[n] if passes[n] else 0.0
             for n in range(n_neurons):
-                g[n] = of_current[n] * q[n]
-                z[n] = of_spike[n] * q[n]
+                g[n] = of_current[n] * passed[n]
+                z[n] = of_spike[n] * passed[n]
             for d in range(n_state):
                 m = state[b, d]
                 decay = state_state[min(b, state_state.shape[0] - 1), min(t, state_state.shape[1] - 1), d]
@@ -67,7 +73,7 @@ def _recursion(
                 for n in range(n_neurons):
                     g[n] += gain[n] * m[n]
                     z[n] += jump[n] * m[n]
-                    m[n] = decay[n] * m[n] + read[n] * q[n]
+                    m[n] = decay[n] * m[n] + read[n] * passed[n]
             if is_recurrent:
                 for n in range(n_neurons):
                     now[b, n] = g[n]

@@ -99,10 +99,11 @@ class _Signals(torch.autograd.Function):
     @staticmethod
     def forward(ctx, run: _Run, drive: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.run = run
-        return run.spikes.clone(), drive.clone()
+        ctx.set_materialize_grads(False)
+        return run.spikes.view_as(run.spikes), drive.view_as(drive)
 
     @staticmethod
-    def backward(ctx, spike_signal: torch.Tensor, drive_signal: torch.Tensor) -> tuple[None, torch.Tensor]:
+    def backward(ctx, spike_signal: torch.Tensor | None, drive_signal: torch.Tensor | None) -> tuple[None, torch.Tensor]:
         return None, ctx.run.drive_adjoint(drive_signal, spike_signal)
 
 
@@ -123,32 +124,37 @@ class _Run:
     is_sampled: torch.Tensor
     carry: RolloutCarry | None
 
-    def drive_adjoint(self, drive_signal: torch.Tensor, spike_signal: torch.Tensor) -> torch.Tensor:
-        """Return dE/du with all that reaches u on its neuron's own path, (n_trials, n_bins, n_units); see the module."""
+    def drive_adjoint(self, drive_signal: torch.Tensor | None, spike_signal: torch.Tensor | None) -> torch.Tensor:
+        """Return dE/du with all that reaches u on its neuron's own path, (n_trials, n_bins, n_units); see the module. None is 0."""
         n_recorded, n_units = self.driver.n_recorded, self.drive.shape[-1]
-        slope = self.emission.slope(self.drive.detach(), self.dt_ms) * self.is_sampled
         local = self._local() if self.driver.own_spike != "none" else None
-        recorded = self._own(local, slope, drive_signal, spike_signal, slice(n_recorded))
+        recorded = self._own(local, drive_signal, spike_signal, slice(n_recorded))
         if n_recorded == n_units:
             return recorded
+        hidden = slice(n_recorded, None)
         if self.coupling is not None and bool(recorded.any()):
-            spike_signal = torch.cat(
-                [spike_signal[..., :n_recorded], spike_signal[..., n_recorded:] + self._fed_back(recorded)[..., n_recorded:]], dim=-1
-            )
-        return torch.cat([recorded, self._own(local, slope, drive_signal, spike_signal, slice(n_recorded, None))], dim=-1)
+            fed_back = self._fed_back(recorded)
+            spike_signal = fed_back if spike_signal is None else spike_signal + fed_back
+        return torch.cat([recorded, self._own(local, drive_signal, spike_signal, hidden)], dim=-1)
 
     def _own(
-        self, local: LocalDerivatives | None, slope: torch.Tensor, drive_signal: torch.Tensor, spike_signal: torch.Tensor, which: slice
+        self, local: LocalDerivatives | None, drive_signal: torch.Tensor | None, spike_signal: torch.Tensor | None, which: slice
     ) -> torch.Tensor:
         """Return the drive's adjoint of some units."""
-        slope, drive_signal, spike_signal = (value[..., which] for value in (slope, drive_signal, spike_signal))
-        if local is None or not bool(self.is_sampled[which].any()):
-            return drive_signal + slope * spike_signal
-        own = local.units(which).of_sampled(self.is_sampled[which])
-        return adjoint(own, slope, drive_signal, spike_signal).drive if own.has_own_spike else drive_signal + slope * spike_signal
+        drive, is_sampled = self.drive.detach()[..., which], self.is_sampled[which]
+        drive_signal, spike_signal = (value if value is None else value[..., which] for value in (drive_signal, spike_signal))
+        if not bool(is_sampled.any()):
+            return torch.zeros_like(drive) if drive_signal is None else drive_signal
+        slope = self.emission.slope(drive, self.dt_ms)
+        if not bool(is_sampled.all()):
+            slope = slope * is_sampled
+        if local is not None and (own := local.units(which).of_sampled(is_sampled)).has_own_spike:
+            return adjoint(own, slope, drive_signal, spike_signal).drive
+        by_spikes = torch.zeros_like(drive) if spike_signal is None else slope * spike_signal
+        return by_spikes if drive_signal is None else drive_signal + by_spikes
 
     def _fed_back(self, recorded: torch.Tensor) -> torch.Tensor:
-        """Return what the recorded neurons' currents say about spikes of the bins before, (n_trials, n_bins, n_units)."""
+        """Return what the recorded neurons' currents say about spikes of hidden ones before, (n_trials, n_bins, n_units)."""
         n_recorded = self.driver.n_recorded
         told = torch.nn.functional.pad(recorded, (0, self.drive.shape[-1] - n_recorded))
         (by_current,) = torch.autograd.grad(self.drive, self.current, told, retain_graph=True)

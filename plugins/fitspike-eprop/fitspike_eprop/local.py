@@ -28,6 +28,7 @@ class LocalDerivatives(NamedTuple):
     state_state : ds'/ds, (..., n_neurons, S, S) [new, old], or its diagonal (..., n_neurons, S) where the rest is 0
     state_current, state_spike, drive_state : ds'/dI, ds'/dz and du/ds, (..., n_neurons, S)
     drive_current, drive_spike : du/dI and du/dz, (..., n_neurons)
+    free : bool, (n_trials, n_bins, n_neurons); where False, in refractory bins, the derivatives of the drive count as 0. None: nowhere
     """
 
     state_state: torch.Tensor
@@ -36,6 +37,7 @@ class LocalDerivatives(NamedTuple):
     drive_state: torch.Tensor
     drive_current: torch.Tensor
     drive_spike: torch.Tensor
+    free: torch.Tensor | None = None
 
     @property
     def is_diagonal(self) -> bool:
@@ -49,11 +51,17 @@ class LocalDerivatives(NamedTuple):
 
     def at(self, t: int) -> LocalDerivatives:
         """Return the derivatives of bin t alone, without the axis of bins."""
-        return LocalDerivatives(*(value[:, t if value.shape[1] > 1 else 0] for value in self))
+        *derivatives, free = (value if value is None else value[:, t if value.shape[1] > 1 else 0] for value in self)
+        now = LocalDerivatives(*derivatives)
+        if free is None:
+            return now
+        return now._replace(
+            drive_state=now.drive_state * free.unsqueeze(-1), drive_current=now.drive_current * free, drive_spike=now.drive_spike * free
+        )
 
     def units(self, which: slice) -> LocalDerivatives:
         """Return the derivatives of some neurons."""
-        return LocalDerivatives(*(value[:, :, which] for value in self))
+        return LocalDerivatives(*(value if value is None else value[:, :, which] for value in self))
 
     def of_sampled(self, is_sampled: torch.Tensor) -> LocalDerivatives:
         """Return the same without the effects of spikes that are data; is_sampled (n_neurons,) bool."""
@@ -111,14 +119,14 @@ def from_linear_form(
         elif form.reset == "to_value":
             assert states is not None, "a reset to a value depends on the state"
             state_spike = state_spike + torch.where(is_reset & (z <= 1.0), decay * (value - states), 0.0)
-    free = (drive > NEVER_DRIVE).to(decay.dtype) if form.n_refractory else decay.new_ones(1, 1, n_neurons)
     return LocalDerivatives(
         state_state,
         gain,
         state_spike,
-        free.unsqueeze(-1) * readout * state_state,
-        free * (readout * gain).sum(-1),
-        free * (readout * state_spike).sum(-1),
+        readout * state_state,
+        (readout * gain).sum(-1),
+        (readout * state_spike).sum(-1),
+        drive > NEVER_DRIVE if form.n_refractory else None,
     )
 
 

@@ -133,7 +133,7 @@ def test_refractory_bins_pass_nothing_on():
     blocked = (run.spikes[:, :-1] > 0).nonzero()
     assert len(blocked) > 10
     for trial, t, neuron in blocked.tolist():
-        assert float(local.drive_state[trial, t + 1, neuron].abs().sum()) == float(run.slope[trial, t + 1, neuron]) == 0.0
+        assert float(local.at(t + 1).drive_state[trial, neuron].abs().sum()) == float(run.slope[trial, t + 1, neuron]) == 0.0
 
 
 def long_trace(beta):
