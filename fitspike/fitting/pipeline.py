@@ -42,7 +42,7 @@ def fit(
     neuron: Any = None,
     loss: Any = "nll",
     rule: Any = "auto",
-    transforms: Sequence[Any] = (),
+    transforms: Any = (),
     dt_ms: float | None = None,
     one_per_bin: bool = False,
     emission: str = "auto",
@@ -76,7 +76,7 @@ def fit(
     neuron : neuron model, for models made of neurons: name, table or object
     loss : name, object, or mapping name -> weight, table, or (object, weight)
     rule : learning rule; "auto" is the model's own solver for the likelihood, else back-propagation through time
-    transforms : update transforms, in the order in which they act
+    transforms : update transforms, in the order in which they act; one alone needs no list
     dt_ms : bin width; default: the recording's native bins, else 1 ms
     one_per_bin : count several spikes of a neuron in a bin as one, for emissions that know no more; how many is noted in the result
     emission : "bernoulli", "hazard", "poisson", "threshold" or "auto" (Poisson where bins hold several spikes)

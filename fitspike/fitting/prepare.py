@@ -115,6 +115,14 @@ def raise_with_others(error: ConfigError, request: Request) -> NoReturn:
     raise error
 
 
+def _check_model_device(components: Components, device: str, problems: Problems) -> None:
+    """Note it as a problem if the model, or the solver that fits it, does not run on a device."""
+    kinds = ("cpu",) if components.uses_solver else getattr(components.model, "devices", None)
+    if device != "auto" and kinds is not None and device.partition(":")[0] not in kinds:
+        known = " or ".join(repr(kind) for kind in kinds)
+        problems.add(f"device={device!r}: model {components.model.name!r} is fitted on {known} alone. Use that, or 'auto'.")
+
+
 def _resolve_and_read(request: Request, problems: Problems) -> tuple[Components | None, _Data | None]:
     """Return the objects and the data of a request; what is wrong with them is added to `problems`."""
     if request.out is not None and not request.resume:
@@ -122,10 +130,8 @@ def _resolve_and_read(request: Request, problems: Problems) -> tuple[Components 
     problems.attempt(check_device, request.config.device)
     problems.attempt(check_backend, request.config.backend)
     components = resolve(request, problems)
-    if components is not None and components.uses_solver and request.config.device not in ("auto", "cpu"):
-        problems.add(
-            f"device={request.config.device!r}: model {components.model.name!r} is fitted by its solver on the CPU. Use 'auto' or 'cpu'."
-        )
+    if components is not None:
+        _check_model_device(components, request.config.device, problems)
     how = problems.attempt(parse_split, request.config.split)
     width = 0 if request.config.dt_ms is None else problems.attempt(bin_width_ns, request.config.dt_ms)
     checked = problems.attempt(_read_checked, request, problems)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def as_settings(
     neuron: Any,
     loss: Any,
     rule: Any,
-    transforms: Sequence[Any],
+    transforms: Any,
     select: Mapping[str, Any] | None,
     split: Any,
     sections: Mapping[str, Any],
@@ -176,9 +176,9 @@ def _losses(loss: Any, objects: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
-def _transforms(transforms: Sequence[Any], objects: dict[str, Any]) -> list[Any]:
-    """Return the list of update transforms; if any is an object, all are kept as objects or tables."""
-    if isinstance(transforms, str):
+def _transforms(transforms: Any, objects: dict[str, Any]) -> list[Any]:
+    """Return the list of update transforms, one alone being a list of one; if any is an object, all are kept as objects or tables."""
+    if isinstance(transforms, str | Mapping) or not isinstance(transforms, Iterable):
         transforms = [transforms]
     if any(not isinstance(one, str | Mapping) for one in transforms):
         objects["transforms"] = tuple(transforms)

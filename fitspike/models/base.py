@@ -35,7 +35,10 @@ class Rollout:
 
 @runtime_checkable
 class Model(Protocol):
-    """A frozen settings object. `emissions` lists the emissions it can use, the default first."""
+    """A frozen settings object. `emissions` lists the emissions it can use, the default first.
+
+    Optional: `devices`, the kinds of devices that it computes on, such as ("cpu",); a fit on another is refused. Default: all.
+    """
 
     name: str
     citation: Citation | tuple[Citation, ...]

@@ -103,6 +103,7 @@ class CoupledGLM:
         ),
     )
     emissions: ClassVar[tuple[str, ...]] = ("poisson", "bernoulli")
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
 
     emission: str = "auto"
     basis: str = "raised-cosine"

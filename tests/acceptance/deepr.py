@@ -5,9 +5,9 @@
 Without names all parts run. T: T12 and T13 at full size. B4: classification through a plain torch loop around the update transform. B5:
 60 simulated neurons, fitted by `fitspike.fit` through the transform `deep-r`, on 5000 and 20000 bins. Every seed is printed.
 
-Bounds are those of the note, over at least 5 seeds, also where the note measured one: B4 at 2.0 % of the connections. Where the note has
-figures but no bound (fixed random signs, Adam, a number of connections set half too high, the part at informative inputs), the bounds are
-drawn from those figures with room to spare.
+Bounds are those of the note, over at least 5 seeds. Controls that the note measured on one seed or gives no bound for (fixed random signs,
+Adam, half too many connections, the part at informative inputs) were measured here on seeds 0 to 4 first: they lost 0.36 to 0.40 and 0.67
+to 0.71 of precision, had a recall of 0.92 to 0.95, and the parts were 0.52 to 0.57 and 0.64 to 0.69. Their bounds lie somewhat below.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ def check_classification(b: Bounds, rows: Rows) -> None:
     above(b, "B4 at 4.6 %: DEEP R at l1 3e-3 at most 0.02 below dense", gain("4.6 %", "deep-r 0.003", "dense"), -0.02)
     above(b, "B4 at 2.0 %: DEEP R at l1 3e-3 above pruned and retrained by 0.03", gain("2.0 %", "deep-r 0.003", "retrained"), 0.03)
     above(b, "B4 at 2.0 %: DEEP R at l1 3e-3 at most 0.04 below dense", gain("2.0 %", "deep-r 0.003", "dense"), -0.04)
-    for sparsity in ("4.6 %", "2.0 %"):
+    for sparsity, least in (("4.6 %", 0.5), ("2.0 %", 0.6)):
         share = np.array([row[sparsity]["informative 0.003"] for row in rows])
-        above(b, f"B4 at {sparsity}: part of first-layer connections at informative inputs (chance 0.30) at least 0.45", share, 0.45)
+        above(b, f"B4 at {sparsity}: part of first-layer connections at informative inputs (chance 0.30) at least {least}", share, least)
 
 
 def scores(rows: Rows, method: str, score: str) -> np.ndarray:
@@ -103,9 +103,9 @@ def check_much_data(b: Bounds, rows: Rows) -> None:
     for name in ("resample", "dale"):
         above(b, f"B5, 20000 bins: refit ({name}) above dense by 0.03 bits per spike", scores(rows, name, "refit") - dense, 0.03)
     lost = scores(rows, "resample", "precision") - scores(rows, "fixed signs", "precision")
-    above(b, "B5, 20000 bins: fixed random signs lose precision, at least 0.25", lost, 0.25)
+    above(b, "B5, 20000 bins: fixed random signs lose precision, at least 0.3", lost, 0.3)
     lost = scores(rows, "resample", "precision") - scores(rows, "adam", "precision")
-    above(b, "B5, 20000 bins: Adam stalls, at least 0.2 below gradient descent in precision", lost, 0.2)
+    above(b, "B5, 20000 bins: Adam stalls, at least 0.5 below gradient descent in precision", lost, 0.5)
     above(b, "B5, 20000 bins: half too many connections, recall at least 0.9", scores(rows, "1.5 K", "recall"), 0.9)
 
 

@@ -68,6 +68,7 @@ class NeuLVM:
         ),
     )
     emissions: ClassVar[tuple[str, ...]] = ("bernoulli",)
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
     conformance_settings: ClassVar[Mapping[str, Any]] = {
         "n_neurons": 50,
         "signs": (1,),

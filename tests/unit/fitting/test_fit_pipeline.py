@@ -237,9 +237,19 @@ def test_device_and_backend_are_checked_before_the_fit(counts_recording, tmp_pat
     with pytest.raises(FitspikeError) as caught:
         fit(counts_recording, "coupled-glm", device="cdua", backend="nubma", out=tmp_path / "never")
     assert "no device 'cdua'; did you mean 'cuda'" in str(caught.value) and "'nubma'; did you mean 'numba'" in str(caught.value)
-    with pytest.raises(FitspikeError, match="is fitted by its solver on the CPU"):
-        fit(counts_recording, "coupled-glm", device="cuda:7", out=tmp_path / "never")
+    for loss in ("nll", {"nll": 1.0, "firing_rate": 0.1}):  # by the solver, and by gradient steps
+        with pytest.raises(FitspikeError, match="'coupled-glm' is fitted on 'cpu' alone"):
+            fit(counts_recording, "coupled-glm", loss=loss, device="cuda:7", out=tmp_path / "never")
     assert not (tmp_path / "never").exists()
+
+
+def test_one_update_transform_needs_no_list(tmp_path):
+    counts = (np.random.default_rng(0).random((4, 50, 3)) < 0.2).astype(int)
+    recording = Recording.from_counts(counts, dt_ms=5.0)
+    for one in ("no-such", {"name": "no-such", "density": 0.3}):
+        with pytest.raises(FitspikeError, match="no update transform 'no-such'") as caught:
+            fit(recording, "spiking-network", transforms=one, out=tmp_path / "never")
+        assert "'name'" not in str(caught.value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
