@@ -42,6 +42,18 @@ def test_a_fit_ends_with_the_number_of_connections_asked_for():
     assert any("Deep rewiring" in one.text for one in result.citations())
 
 
+@pytest.mark.parametrize("rule", ["score-function", "e-prop"])
+def test_any_learning_rule_moves_the_connections(rule):
+    if rule == "e-prop":
+        pytest.importorskip("fitspike_eprop")
+    settings = {"coupling_ms": 5.0, "n_hidden": 2}
+    result = fit(DeepR(n_active=20, l1=1e-4), rule=rule, settings=settings)
+    first = fit(DeepR(n_active=20, l1=1e-4), rule=rule, settings=settings, stop={"max_steps": 1})
+    mask = result.params["coupling_mask"]
+    assert mask.shape[:2] == (8, 8) and 10 <= mask.sum() <= 20 and not result.params["coupling"][mask == 0].any()
+    assert ((mask != 0) & (first.params["coupling_mask"] == 0)).any()
+
+
 def test_signs_of_populations_are_kept_with_zeros_among_them():
     result = fit(DeepR(density=0.4, l1=1e-4), settings={"coupling_ms": 5.0, "dale": True})
     coupling = result.params["coupling"][..., 0]
