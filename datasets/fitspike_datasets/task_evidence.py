@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from fitspike import Recording
-from fitspike.plugin import DataCard, GroundTruth, InvalidInputError, Stream
-from fitspike_datasets.tasks import check_positive, one_hot, task_card, task_recording
+from fitspike.plugin import DataCard, GroundTruth, Stream
+from fitspike_datasets.tasks import one_hot, task_card, task_problems, task_recording
 
 SIDES = ("left", "right")
 
@@ -38,11 +38,17 @@ class EvidenceAccumulation:
     dt_ms: float = 1.0
 
     def __post_init__(self) -> None:
-        check_positive(self, ("n_trials", "n_cues", "cue_ms", "recall_ms", "group_size", "cue_hz", "dt_ms"))
-        if self.n_cues % 2 == 0:
-            raise InvalidInputError(f"n_cues={self.n_cues} can end in a draw. Use an odd number.")
+        found = task_problems(
+            self,
+            positive=("n_trials", "n_cues", "cue_ms", "recall_ms", "group_size", "cue_hz", "dt_ms"),
+            not_negative=("gap_ms", "delay_ms", "background_hz"),
+            durations=("cue_ms", "gap_ms", "delay_ms", "recall_ms"),
+        )
+        if self.n_cues > 0 and self.n_cues % 2 == 0:
+            found.add(f"n_cues={self.n_cues} can end in a draw. Use an odd number.")
         if not 0.5 <= self.majority <= 1.0:
-            raise InvalidInputError(f"majority={self.majority} is outside [0.5, 1].")
+            found.add(f"majority={self.majority} is outside [0.5, 1].")
+        found.raise_if_any()
 
     def describe(self) -> DataCard:
         """Return the card."""

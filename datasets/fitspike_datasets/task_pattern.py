@@ -10,7 +10,7 @@ import numpy as np
 
 from fitspike import Recording
 from fitspike.plugin import DataCard, GroundTruth, Stream
-from fitspike_datasets.tasks import check_positive, task_card, task_recording
+from fitspike_datasets.tasks import is_whole, task_card, task_problems, task_recording
 
 PERIODS_S = (1.0, 0.5, 1 / 3, 0.2)
 """Periods of the sines of a target, as parts of a trial that lasts 1 s."""
@@ -32,7 +32,10 @@ class PatternGeneration:
     dt_ms: float = 1.0
 
     def __post_init__(self) -> None:
-        check_positive(self, ("n_inputs", "rate_hz", "n_targets", "trial_s", "dt_ms"))
+        found = task_problems(self, positive=("n_inputs", "rate_hz", "n_targets", "trial_s", "dt_ms"))
+        if self.trial_s > 0 and self.dt_ms > 0 and not (is_whole(self.trial_s * 1000 / self.dt_ms) and self._n_bins > 1):
+            found.add(f"trial_s={self.trial_s} is not two or more whole bins of {self.dt_ms} ms. Change it, or dt_ms.")
+        found.raise_if_any()
 
     def describe(self) -> DataCard:
         """Return the card."""

@@ -9,10 +9,13 @@ from typing import ClassVar
 import numpy as np
 
 from fitspike import Recording
-from fitspike.plugin import DataCard, GroundTruth, InvalidInputError, Stream
-from fitspike_datasets.tasks import check_positive, one_hot, task_card, task_recording
+from fitspike.plugin import DataCard, GroundTruth, Stream
+from fitspike_datasets.tasks import one_hot, task_card, task_problems, task_recording
 
 WAIT, STORE, RECALL = 0, 1, 2
+
+_RAREST = 1e-3
+"""Smallest share of usable sequences; others are drawn again, so that a smaller one would take long."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,17 @@ class StoreRecall:
     dt_ms: float = 1.0
 
     def __post_init__(self) -> None:
-        check_positive(self, ("n_trials", "symbol_ms", "group_size", "rate_hz", "dt_ms"))
+        found = task_problems(self, positive=("n_trials", "symbol_ms", "group_size", "rate_hz", "dt_ms"), durations=("symbol_ms",))
         if self.n_symbols < 2:
-            raise InvalidInputError(f"n_symbols={self.n_symbols}: a pair takes at least 2.")
+            found.add(f"n_symbols={self.n_symbols}: a pair takes at least 2.")
         if not 0 < self.command_prob < 1:
-            raise InvalidInputError(f"command_prob={self.command_prob} is outside (0, 1).")
+            found.add(f"command_prob={self.command_prob} is outside (0, 1).")
+        elif self.n_symbols >= 2 and (usable := self._usable()) < _RAREST:
+            found.add(
+                f"command_prob={self.command_prob} leaves {usable:.1g} of sequences of {self.n_symbols} symbols with closed pairs alone; "
+                f"at least {_RAREST} are needed to draw them. Use another probability, or more symbols."
+            )
+        found.raise_if_any()
 
     def describe(self) -> DataCard:
         """Return the card."""
@@ -68,6 +77,11 @@ class StoreRecall:
         """Return, in `values`, (n_trials, n_symbols) each: bits, commands (0 none, 1 store, 2 recall), answer (-1 where none is asked)."""
         bits, commands, answer = self._sequences(Stream(seed, self.name))
         return GroundTruth(values={"bits": bits, "commands": commands, "answer": answer}, settings=asdict(self))
+
+    def _usable(self) -> float:
+        """Return the probability that a sequence has an even number of commands that is not 0."""
+        p, n = self.command_prob, self.n_symbols
+        return (1 + (1 - 2 * p) ** n) / 2 - (1 - p) ** n
 
     def _sequences(self, stream: Stream) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return bits, commands and answers, (n_trials, n_symbols)."""

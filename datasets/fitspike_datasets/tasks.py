@@ -18,13 +18,36 @@ INPUT = "input"
 """Population of the inputs, for rules such as connect = ["input->hidden", "hidden->hidden"]."""
 
 
-def check_positive(task: Any, names: tuple[str, ...]) -> None:
-    """Raise unless the settings called `names` are positive."""
+def task_problems(
+    task: Any, *, positive: tuple[str, ...] = (), not_negative: tuple[str, ...] = (), durations: tuple[str, ...] = ()
+) -> Problems:
+    """Return what is wrong with the settings of a task, each given by name.
+
+    positive, not_negative : settings with that bound; a setting in Hz is one spike per bin at most
+    durations : those of the settings that have to be whole numbers of bins, in ms
+    """
     found = Problems(f"{task.name} settings")
-    for name in names:
+    for name in positive:
         if not getattr(task, name) > 0:
             found.add(f"{name}={getattr(task, name)} must be positive.")
-    found.raise_if_any()
+    for name in not_negative:
+        if not getattr(task, name) >= 0:
+            found.add(f"{name}={getattr(task, name)} must not be negative.")
+    if not task.dt_ms > 0:
+        return found
+    for name in (*positive, *not_negative):
+        if name.endswith("_hz") and getattr(task, name) * task.dt_ms > 1000:
+            found.add(f"{name}={getattr(task, name)} is more than a spike per bin of {task.dt_ms} ms. Use at most {1000 / task.dt_ms:g}.")
+    for name in durations:
+        duration = getattr(task, name)
+        if duration >= 0 and not is_whole(duration / task.dt_ms):
+            found.add(f"{name}={duration} is no whole number of bins of {task.dt_ms} ms. Change it, or dt_ms.")
+    return found
+
+
+def is_whole(number: float) -> bool:
+    """Return whether a number is whole but for rounding; neither infinity is, nor what is 0 only by rounding."""
+    return number == 0 or (0.5 < abs(number) < 1e15 and abs(number - round(number)) < 1e-6)
 
 
 def task_card(task: Any, summary: str, citation: str, notes: tuple[str, ...]) -> DataCard:

@@ -95,11 +95,46 @@ def test_delays_between_store_and_recall_are_those_of_the_accepted_sequences():
     np.testing.assert_allclose(found, expected / weight, atol=5 * np.sqrt(0.25 / 20000))
 
 
-def test_settings_are_checked():
-    for wrong, text in (({"n_cues": 6}, "odd"), ({"majority": 0.4}, "majority"), ({"cue_ms": 0.0}, "cue_ms=0.0 must be positive")):
-        with pytest.raises(InvalidInputError, match=text):
-            EvidenceAccumulation(**wrong)
-    with pytest.raises(InvalidInputError, match="at least 2"):
-        StoreRecall(n_symbols=1)
-    with pytest.raises(InvalidInputError, match="command_prob"):
-        StoreRecall(command_prob=1.0)
+@pytest.mark.parametrize(
+    ("task", "settings", "texts"),
+    [
+        (EvidenceAccumulation, {"n_cues": 6, "majority": 0.4}, ("n_cues=6 can end in a draw", "majority=0.4")),
+        (EvidenceAccumulation, {"cue_ms": 0.0, "n_trials": 0}, ("cue_ms=0.0 must be positive", "n_trials=0 must be positive")),
+        (EvidenceAccumulation, {"gap_ms": -50.0, "delay_ms": -1.0}, ("gap_ms=-50.0 must not be negative", "delay_ms=-1.0 must not")),
+        (EvidenceAccumulation, {"background_hz": -1.0}, ("background_hz=-1.0 must not be negative",)),
+        (EvidenceAccumulation, {"recall_ms": 1.0, "dt_ms": 5.0}, ("recall_ms=1.0 is no whole number of bins of 5.0 ms",)),
+        (EvidenceAccumulation, {"recall_ms": 1e-9}, ("recall_ms=1e-09 is no whole number of bins",)),
+        (EvidenceAccumulation, {"cue_hz": 2000.0}, ("cue_hz=2000.0 is more than a spike per bin of 1.0 ms. Use at most 1000",)),
+        (PatternGeneration, {"trial_s": 0.001}, ("trial_s=0.001 is not two or more whole bins",)),
+        (PatternGeneration, {"dt_ms": 0.3}, ("trial_s=1.0 is not two or more whole bins of 0.3 ms",)),
+        (StoreRecall, {"symbol_ms": 7.0, "dt_ms": 2.0}, ("symbol_ms=7.0 is no whole number of bins of 2.0 ms",)),
+        (StoreRecall, {"n_symbols": 1, "command_prob": 1.0}, ("at least 2", "command_prob=1.0 is outside")),
+        (StoreRecall, {"dt_ms": 0.0}, ("dt_ms=0.0 must be positive",)),
+    ],
+)
+def test_settings_are_checked(task, settings, texts):
+    with pytest.raises(InvalidInputError) as caught:
+        task(**settings)
+    assert all(text in str(caught.value) for text in texts)
+
+
+@pytest.mark.parametrize(("n_symbols", "command_prob"), [(12, 1e-6), (3, 1 - 1e-6)])
+def test_store_recall_refuses_sequences_that_hardly_ever_close(n_symbols, command_prob):
+    """Drawn until they fit, 12 symbols at a probability of 1e-6 would take 1e10 draws, and three commands of three are never closed."""
+    with pytest.raises(InvalidInputError, match="are needed to draw them"):
+        StoreRecall(n_symbols=n_symbols, command_prob=command_prob)
+
+
+def test_share_of_usable_sequences_is_that_of_all_patterns():
+    """Enumerated over the 32 patterns of five symbols."""
+    usable = 0.0
+    for code in range(32):
+        number = code.bit_count()
+        usable += (number > 0 and number % 2 == 0) * 0.3**number * 0.7 ** (5 - number)
+    assert StoreRecall(n_symbols=5, command_prob=0.3)._usable() == pytest.approx(usable, abs=1e-14)
+
+
+def test_delays_may_be_left_out():
+    spikes, target = dense(EvidenceAccumulation(n_trials=2, gap_ms=0.0, delay_ms=0.0, background_hz=0.0).load())
+    assert spikes.shape == (2, 850, 40) and not spikes[:, :, 30:].any()
+    assert (target.sum(-1) == np.repeat([0.0, 1.0], [700, 150])).all()
