@@ -23,12 +23,35 @@ if TYPE_CHECKING:
     from fitspike.rollout import Driven
 
 
+class _WhenAsked:
+    """A field whose value may be given as a function without arguments, which is called when the field is first read."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.key = f"_{name}"
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            raise AttributeError(self.key)  # so that the field has no default
+        value = vars(instance)[self.key]
+        if callable(value):
+            value = vars(instance)[self.key] = value()
+        return value
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        vars(instance)[self.key] = value
+
+
 @dataclass(frozen=True)
 class Rollout:
-    """What driving a model gives. spikes (n_trials, n_bins, n_neurons); log_prob (n_trials, n_neurons), nats of the observed neurons."""
+    """What driving a model gives.
+
+    spikes : (n_trials, n_bins, n_neurons)
+    log_prob : (n_trials, n_neurons), nats of the observed neurons; may be given as a function without arguments that returns it, which is
+        called when it is first asked for
+    """
 
     spikes: torch.Tensor
-    log_prob: torch.Tensor
+    log_prob: torch.Tensor = _WhenAsked()  # type: ignore[assignment]
     latents: Mapping[str, torch.Tensor] = field(default_factory=dict)
     carry: Carry = None
 

@@ -137,7 +137,10 @@ def rollout(
         )
         value, spikes = torch.as_tensor(run.drive), torch.as_tensor(run.spikes)
         emission = _emission_object(emission_name)
-        log_prob = (emission.log_prob(value, spikes, context.dt_ms) * context.mask[:, :, None]).sum(1)
+
+        def log_prob() -> torch.Tensor:
+            return (emission.log_prob(value, spikes, context.dt_ms) * context.mask[:, :, None]).sum(1)
+
         past = np.concatenate([carry["past"], run.spikes], axis=1)
         new_carry = {"past": past[:, past.shape[1] - filters.n_lags :], "state": run.state, "sums": run.sums}
         return Rollout(spikes, log_prob, {"drive": value, "expected": emission.expected(value, context.dt_ms)}, new_carry)

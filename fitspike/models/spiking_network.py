@@ -183,7 +183,7 @@ class SpikingNetwork:
         latents = {"drive": driven.drive[..., :n_visible]}
         if self.n_hidden:
             latents |= {"hidden_spikes": driven.spikes[..., n_visible:], "hidden_drive": driven.drive[..., n_visible:]}
-        return Rollout(driven.spikes[..., :n_visible], self._log_prob(driven, chunk), latents, new_carry)
+        return Rollout(driven.spikes[..., :n_visible], self._log_prob_of(driven, chunk), latents, new_carry)
 
     def intensity(self, params: Params, chunk: SpikeChunk, carry: Carry) -> tuple[torch.Tensor, Carry]:
         """Return expected counts (n_trials, n_bins, n_neurons) given the recorded past, and the carry.
@@ -250,7 +250,7 @@ class SpikingNetwork:
             if observed_mask is not None and bool(observed_mask[n_visible:].all()):
                 latents["hidden_log_prob"] = self._log_prob(driven, context, slice(n_visible, None))
         new_carry = NetworkCarry(driven.carry, past_signals, trial_latents)
-        return Rollout(driven.spikes[..., :n_visible], self._log_prob(driven, context), latents, new_carry)
+        return Rollout(driven.spikes[..., :n_visible], self._log_prob_of(driven, context), latents, new_carry)
 
     def connectivity(self, params: Params, extras: Mapping[str, Any]) -> Connectivity:
         """Return the couplings between units [post, pre], each filter summed over its lags, in the neuron model's unit of current.
@@ -332,6 +332,16 @@ class SpikingNetwork:
             backend=self.backend,
         )
         return driven, NetworkCarry(driven.carry, past_signals, trial_latents)
+
+    def _log_prob_of(self, driven: Driven, chunk: SpikeChunk) -> Callable[[], torch.Tensor]:
+        """Return what computes the log-probability of the recorded units, differentiable if gradients are wanted now."""
+        is_wanted = torch.is_grad_enabled()
+
+        def compute() -> torch.Tensor:
+            with torch.set_grad_enabled(is_wanted):
+                return self._log_prob(driven, chunk)
+
+        return compute
 
     def _log_prob(self, driven: Driven, chunk: SpikeChunk, units: slice | None = None) -> torch.Tensor:
         """Return the log-probability of the spikes of some units, or the recorded ones, summed over scored bins, (n_trials, n) float64."""

@@ -1,6 +1,7 @@
 """The spiking network: likelihood by scipy, hidden units by enumeration, chunking, structure of its parameters."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -288,6 +289,23 @@ def test_clamped_drive_and_its_gradient_are_the_same_in_every_backend(basis):
     for drive, gradient in found[1:]:
         torch.testing.assert_close(drive, found[0][0], rtol=1e-10, atol=1e-12)
         torch.testing.assert_close(gradient, found[0][1], rtol=1e-10, atol=1e-10)
+
+
+def test_the_log_probability_is_computed_when_asked_for_with_the_gradients_wanted_before(monkeypatch):
+    binned = Recording.from_counts((np.random.default_rng(0).random((2, 20, 3)) < 0.2).astype(int), dt_ms=1.0).bin()
+    model, n_calls = SpikingNetwork(), []
+    specs = model.param_specs(binned.info())
+    params = {name: value.requires_grad_() for name, value in to_tensors(initial_params(specs, Stream(0, "init"))).items()}
+    own = SpikingNetwork._log_prob
+    monkeypatch.setattr(SpikingNetwork, "_log_prob", lambda *given: n_calls.append(1) or own(*given))
+    run = model.clamped(params, binned.chunk(range(2), 0, 20), None, Stream(0, "x"))
+    assert not n_calls
+    with torch.no_grad():
+        first = run.log_prob
+    assert first is run.log_prob and len(n_calls) == 1 and first.requires_grad
+    with torch.no_grad():
+        assert not model.clamped(params, binned.chunk(range(2), 0, 20), None, Stream(0, "x")).log_prob.requires_grad
+    assert float(replace(run, log_prob=2.0 * first).log_prob.sum()) == 2.0 * float(first.sum())
 
 
 def test_hidden_units_are_marked_on_the_device_of_the_spikes():
