@@ -57,6 +57,21 @@ class LooksAtOtherNeurons(EscapeLIF):
         return state, drive + drive[:, :1]
 
 
+class LooksAtTheMeanNeuron(EscapeLIF):
+    """The same in every order of neurons."""
+
+    def step(self, params, state, current, spikes, dt_ms):
+        return super().step(params, state, current - spikes.mean(1, keepdim=True), spikes, dt_ms)
+
+
+class LooksAtTheFirstParameter(EscapeLIF):
+    """A fixed parameter that starts at one value for all neurons."""
+
+    def init_state(self, params, n_trials):
+        voltage, bins_left = super().init_state(params, n_trials)
+        return torch.zeros_like(voltage) + params["rest_mv"][0], bins_left
+
+
 class LooksAtOtherTrials(EscapeLIF):
     def step(self, params, state, current, spikes, dt_ms):
         return super().step(params, state, current + spikes.mean(0), spikes, dt_ms)
@@ -138,6 +153,8 @@ class MistakesItsThreshold(SRM):
 NEURONS = {
     MistakesItsThreshold: "parameters for a count",
     LooksAtOtherNeurons: "no dependence on neuron order",
+    LooksAtTheMeanNeuron: "no dependence between neurons",
+    LooksAtTheFirstParameter: "no dependence between neurons",
     LooksAtOtherTrials: "no dependence between trials",
     ChangesItsState: "no side effects",
     HasFixedType: "shapes and types",
@@ -453,6 +470,8 @@ RULES = {
     "climbs": (lambda raw, directions: {name: -d for name, d in directions.items()}, "one step lowers the loss"),
     "leaves out a parameter": (lambda raw, directions: {}, "directions"),
     "moves parameters itself": (shifted_in_place, "directions"),
+    "mistakes neurons": (lambda raw, directions: {name: d.flip(0) for name, d in directions.items()}, "one step lowers the loss"),
+    "keeps a graph": (lambda raw, directions: {name: d + 0.0 * raw[name] for name, d in directions.items()}, "directions"),
     "draws globally": (lambda raw, directions: {name: d + torch.rand(d.shape) for name, d in directions.items()}, "equal calls"),
 }
 
@@ -477,7 +496,58 @@ class HasAListAsState(BPTT):
         return bound
 
 
-WHOLE_RULES = {RequiresAName: "requires", TakesEveryModel: "refusal of other models", HasAListAsState: "state"}
+class HandsNothingOn(BPTT):
+    def bind(self, *arguments):
+        bound = super().bind(*arguments)
+
+        def directions(raw, batch, found=bound.directions):
+            result = found(raw, batch)
+            batch.new_carry = None
+            return result
+
+        object.__setattr__(bound, "directions", directions)
+        return bound
+
+
+class StartsChunksAfresh(BPTT):
+    def bind(self, *arguments):
+        bound = super().bind(*arguments)
+
+        def directions(raw, batch, found=bound.directions):
+            batch.carry = None
+            return found(raw, batch)
+
+        object.__setattr__(bound, "directions", directions)
+        return bound
+
+
+class HandsGradientsOn(BPTT):
+    def bind(self, *arguments):
+        bound = super().bind(*arguments)
+
+        def directions(raw, batch, found=bound.directions):
+            result = found(raw, batch)
+            batch.new_carry = batch.new_carry + 0.0 * raw["w"]
+            return result
+
+        object.__setattr__(bound, "directions", directions)
+        return bound
+
+
+class ForgetsTheWeights(BPTT):
+    def bind(self, model, specs, losses, data, rng):
+        return super().bind(model, specs, {name: (loss, 1.0) for name, (loss, _) in losses.items()}, data, rng)
+
+
+WHOLE_RULES = {
+    HandsNothingOn: "chunks of a trial",
+    StartsChunksAfresh: "chunks of a trial",
+    HandsGradientsOn: "chunks of a trial",
+    ForgetsTheWeights: "weights of losses",
+    RequiresAName: "requires",
+    TakesEveryModel: "refusal of other models",
+    HasAListAsState: "state",
+}
 
 
 @pytest.mark.parametrize(("rule", "check"), WHOLE_RULES.items(), ids=lambda x: getattr(x, "__name__", None))

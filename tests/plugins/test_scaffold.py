@@ -108,6 +108,14 @@ def test_new_model_learns_by_the_new_rule(loaded, tmp_path, capsys):
         assert set(params) == {"bias", "weight"} and (params["weight"] != 0).all()
 
 
+def test_the_new_rule_goes_on_from_chunk_to_chunk_of_a_network(loaded, tmp_path, capsys):
+    """Trials of four chunks: a network's state hangs on parameters that the rule has moved since."""
+    counts = (np.random.default_rng(5).random((1, 400, 2)) < [0.1, 0.3]).astype(int)
+    path = Recording.from_counts(counts, dt_ms=10.0).save(tmp_path / "counts.fitspike")
+    options = ["--model", "spiking-network", "--rule", "new-learning-rule", "--set", "batch.n_bins=100", "--set", "split=none"]
+    assert run(["fit", str(path), *options, *QUIET, *STEPS, "--out", str(tmp_path / "run"), "--json"]) == 0, capsys.readouterr().err
+
+
 def test_new_dataset_is_made_from_the_command_line(loaded, tmp_path, capsys):
     assert run(["datasets", "make", "new-dataset", "--out", str(tmp_path / "made.fitspike"), "--json"]) == 0
     assert load(json.loads(capsys.readouterr().out)["path"]).n_neurons == 5

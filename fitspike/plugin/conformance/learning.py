@@ -42,6 +42,10 @@ def _chunk() -> SpikeChunk:
     return toy_binned(_N).chunk(range(4), 0, _BINS)
 
 
+def _second_chunk() -> SpikeChunk:
+    return toy_binned(_N).chunk(range(4), _BINS, _BINS)
+
+
 def _data() -> DataInfo:
     return toy_binned(_N).info()
 
@@ -152,18 +156,24 @@ def _check_loss_gradient(loss: Any) -> None:
 
 @dataclass(frozen=True)
 class _QuadraticModel:
-    """A model without spikes: its log-likelihood is -(w - target)^2 per neuron, the same in every trial."""
+    """A model without spikes: its log-likelihood is -(w - target)^2 per neuron, the same in every trial.
+
+    The carry is the sign of the targets, which turns from chunk to chunk; where w starts, the gradients of two chunks are opposed. Those
+    of the neurons add to 0, so that no other assignment of them to neurons descends.
+    """
 
     name: ClassVar[str] = "quadratic"
     citation: ClassVar[Citation] = Citation("a toy of the conformance suite")
     emissions: ClassVar[tuple[str, ...]] = ("bernoulli",)
-    target: float = 3.0
+    targets: tuple[float, ...] = (3.5, -1.5, -0.5)
 
     def param_specs(self, data: DataInfo) -> Mapping[str, ParamSpec]:
         return {"w": ParamSpec((data.n_neurons,), "1", init=0.5), "fixed": ParamSpec((1,), "1", init=1.0, trainable=False)}
 
     def log_likelihood(self, params: Params, chunk: SpikeChunk, carry: Carry, rng: Stream) -> tuple[torch.Tensor, Carry]:
-        return -((params["w"] - self.target) ** 2).expand(chunk.n_trials, -1), None
+        sign = torch.ones_like(params["w"]) if carry is None else carry
+        value = -((params["w"] - sign * params["w"].new_tensor(self.targets)) ** 2)
+        return value.expand(chunk.n_trials, -1), -sign + 0.0 * params["w"]  # a state that hangs on parameters, as those of networks do
 
     def rollout(self, params: Params, context: SpikeChunk, **how: Any) -> Rollout:
         raise NotImplementedError("a quadratic has no spikes")
@@ -179,6 +189,18 @@ class _QuadraticLoss:
     def __call__(self, context: LossContext) -> LossTerms:
         values, context.new_carry = context.model.log_likelihood(context.params, context.chunk, context.carry, context.rng)
         return {"quadratic": -values.mean()}
+
+
+@dataclass(frozen=True)
+class _Against:
+    """Minus twice another loss."""
+
+    loss: Any
+    name: ClassVar[str] = "against"
+    needs: ClassVar[frozenset[str]] = frozenset({"chunk"})
+
+    def __call__(self, context: LossContext) -> LossTerms:
+        return {"against": -2.0 * torch.stack(list(self.loss(context).values())).sum()}
 
 
 def check_learning_rule(rule: Any, model: Any = None) -> Outcome:
@@ -203,6 +225,8 @@ def check_learning_rule(rule: Any, model: Any = None) -> Outcome:
     report.check("directions", _check_directions, rule, setting, needs=("a model to learn",))
     report.check("equal calls", _check_rule_repeat, rule, setting, needs=("directions",))
     report.check("one step lowers the loss", _check_descent, rule, setting, needs=("directions",))
+    report.check("weights of losses", _check_weights, rule, setting, needs=("one step lowers the loss",))
+    report.check("chunks of a trial", _check_rule_carry, rule, setting, needs=("one step lowers the loss",))
     report.check("state", _check_rule_state, rule, setting, needs=("directions",))
     return report.outcome()
 
@@ -216,17 +240,24 @@ class _Setting:
     specs: Mapping[str, ParamSpec]
     raw: dict[str, torch.Tensor]
 
-    def bind(self, rule: Any) -> Any:
-        return rule.bind(self.model, self.specs, {self.loss.name: (self.loss, 1.0)}, _data(), _stream())
+    def bind(self, rule: Any, **others: tuple[Any, float]) -> Any:
+        return rule.bind(self.model, self.specs, {self.loss.name: (self.loss, 1.0), **others}, _data(), _stream())
 
     def copy(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().clone().requires_grad_(value.requires_grad) for name, value in self.raw.items()}
 
-    def value(self, raw: Mapping[str, torch.Tensor]) -> float:
+    def value(self, raw: Mapping[str, torch.Tensor], carry: Carry = None) -> float:
         with torch.no_grad():
             params = constrain(self.specs, raw)
-            context = LossContext(self.model, params, _chunk(), _data(), _stream())
+            context = LossContext(self.model, params, _chunk(), _data(), _stream(), carry=carry)
             return float(sum(self.loss(context).values()))
+
+    def change(self, directions: Mapping[str, torch.Tensor], carry: Carry = None) -> tuple[float, float]:
+        """Return the loss before and after a short step against the directions."""
+        length = float(torch.stack([(d**2).sum() for d in directions.values()]).sum().sqrt())
+        expect(length > 0, "every direction is 0 although the loss is not at its minimum.")
+        moved = {name: value - _STEP * directions[name] / length if name in directions else value for name, value in self.raw.items()}
+        return self.value(self.raw, carry), self.value(moved, carry)
 
 
 def _check_requires(rule: Any) -> None:
@@ -278,6 +309,7 @@ def _check_directions(rule: Any, setting: _Setting) -> None:
             f"the direction of {name} has shape {tuple(direction.shape)}; expected {tuple(raw[name].shape)}.",
         )
         expect(bool(torch.isfinite(direction).all()), f"the direction of {name} is not finite.")
+        expect(not direction.requires_grad, f"the direction of {name} carries a gradient. Detach it.")
     not_plain = [name for name, value in metrics.items() if not isinstance(value, float | int)]
     expect(not not_plain, f"the metrics {not_plain} are not plain floats.")
     for name, value in raw.items():
@@ -294,12 +326,33 @@ def _check_rule_repeat(rule: Any, setting: _Setting) -> None:
 
 def _check_descent(rule: Any, setting: _Setting) -> None:
     directions, _, _ = _directions(rule, setting)
-    before = setting.value(setting.raw)
-    length = float(torch.stack([(d**2).sum() for d in directions.values()]).sum().sqrt())
-    expect(length > 0, "every direction is 0 although the loss is not at its minimum.")
-    moved = {name: value - _STEP * directions[name] / length if name in directions else value for name, value in setting.raw.items()}
-    after = setting.value(moved)
+    before, after = setting.change(directions)
     expect(after < before, f"a step of length {_STEP} against the directions raises the loss from {before:.9g} to {after:.9g}.")
+
+
+def _check_weights(rule: Any, setting: _Setting) -> None:
+    """Add minus twice the loss with a weight of 0.1: the sum falls with the loss, without the weight it would rise."""
+    try:
+        bound = setting.bind(rule, against=(_Against(setting.loss), 0.1))
+    except InvalidInputError as error:
+        raise NotChecked(f"the rule refuses a second loss: {error}") from error
+    directions, _ = bound.directions(setting.copy(), Batch(_chunk(), None, _stream()))
+    before, after = setting.change(directions)
+    expect(after < before, "with a second loss of weight 0.1 against the first a step raises their weighted sum. Multiply by the weights.")
+
+
+def _check_rule_carry(rule: Any, setting: _Setting) -> None:
+    """Go on with a second chunk from what the rule handed on after the first."""
+    carry = _directions(rule, setting)[2].new_carry
+    expect(carry is not None, "no carry is handed on to a trial's next chunk. Set batch.new_carry.")
+    with_graph = any(value.requires_grad for value in leaves(carry))
+    expect(not with_graph, "batch.new_carry holds on to the chunk's gradients, which the next chunk cannot go back through. Detach it.")
+    directions, _ = setting.bind(rule).directions(setting.copy(), Batch(_second_chunk(), carry, _stream()))
+    if isinstance(setting.model, _QuadraticModel):
+        before, after = setting.change(directions, carry=torch.tensor(-1.0, dtype=torch.float64))
+        expect(
+            after < before, "a step after the second chunk of a trial raises its loss: the carry of the first, batch.carry, is not used."
+        )
 
 
 def _check_rule_state(rule: Any, setting: _Setting) -> None:

@@ -49,6 +49,7 @@ def check_neuron_model(neuron: Any) -> Outcome:
     report.check("device of the parameters", _check_device, neuron, needs=runs)
     report.check("no side effects", _check_purity, neuron, needs=runs)
     report.check("no dependence between trials", _check_trials, neuron, needs=runs)
+    report.check("no dependence between neurons", _check_neurons, neuron, needs=runs)
     report.check("no dependence on neuron order", _check_order, neuron, needs=runs)
     report.check("several spikes in a bin", _check_counts, neuron, needs=runs)
     report.check("gradient of the clamped likelihood", _check_gradient, neuron, needs=runs)
@@ -226,6 +227,25 @@ def _check_trials(neuron: NeuronModel) -> None:
     alone = _run(neuron, params, current[1:2], observed=spikes[1:2]).drive
     worst = float((alone - changed[1:2]).abs().max())
     expect(worst <= 1e-12, f"a trial alone and the same trial among others differ by up to {worst:g} in drive.")
+
+
+def _check_neurons(neuron: NeuronModel) -> None:
+    """Change parameters, current and spikes of neuron 0 alone: a mean over neurons would not show in another order."""
+    specs, raw = neuron.param_specs(3), _raw(neuron, 3)
+    first = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+    moved = {name: value + 0.1 * first.reshape(-1, *[1] * (value.ndim - 1)) for name, value in raw.items()}
+    current, spikes = _current(2, 20, 3), _spikes(2, 20, 3)
+    other_spikes = torch.where(first > 0, 1.0 - spikes, spikes)
+    plain, changed = (
+        _run(neuron, {name: value.detach() for name, value in constrain(specs, own).items()}, given, observed=seen).drive[..., 1:]
+        for own, given, seen in ((raw, current, spikes), (moved, current + first, other_spikes))
+    )
+    worst = float((plain - changed).abs().max())
+    expect(
+        worst == 0.0,
+        f"changing parameters, current and spikes of neuron 0 changes the drive of others by up to {worst:g}. Neurons act on one another "
+        "through currents, which the network makes.",
+    )
 
 
 def _check_order(neuron: NeuronModel) -> None:
