@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -42,18 +44,28 @@ class Wiring:
 def setting_problems(settings: Any) -> Problems:
     """Return what is wrong with the settings that both transforms have."""
     problems = Problems(settings.name)
-    shares = settings.density.values() if isinstance(settings.density, Mapping) else [settings.density]
-    if not all(0 < share <= 1 for share in shares):
+    if isinstance(settings.parameters, str):
+        problems.add(f"parameters={settings.parameters!r} is one text. Give a list of names, parameters=[{settings.parameters!r}].")
+    if not all(isinstance(share, Real) and 0 < share <= 1 for share in _each(settings.density)):
         problems.add(f"density={settings.density} is outside (0, 1]; it is the part of the possible connections that there are.")
+    if settings.n_active is not None and not all(isinstance(n, Integral) and n >= 1 for n in _each(settings.n_active)):
+        problems.add(f"n_active={settings.n_active} must be a whole number, at least 1, of all matrices or in a table by matrix.")
     if settings.signs not in SIGNS:
         problems.add(f"unknown signs {settings.signs!r}. Known: {', '.join(SIGNS)}.")
     if settings.excitatory is not None and not 0 <= settings.excitatory <= 1:
         problems.add(f"excitatory={settings.excitatory} is outside [0, 1]; it is the part of presynaptic neurons that excite.")
+    if settings.excitatory is not None and settings.signs in ("resample", "fixed"):
+        problems.add(f"signs={settings.signs!r} draws no signs of neurons, so that excitatory says nothing. Leave it out, or use 'dale'.")
     if settings.slots not in SLOTS:
         problems.add(f"unknown slots {settings.slots!r}. Known: {', '.join(SLOTS)}.")
-    if settings.l1 < 0 or settings.temperature < 0:
-        problems.add(f"l1={settings.l1} and temperature={settings.temperature} must not be negative.")
+    if not all(0 <= value < math.inf for value in (settings.l1, settings.temperature)):
+        problems.add(f"l1={settings.l1} and temperature={settings.temperature} must be finite and not negative.")
     return problems
+
+
+def _each(setting: Any) -> list[Any]:
+    """Return the values of a table by matrix, or the one value for all."""
+    return list(setting.values()) if isinstance(setting, Mapping) else [setting]
 
 
 def check_training(settings: Any, plan: TrainingPlan) -> None:
@@ -104,25 +116,38 @@ def numbers_active(settings: Any, n_possible: Mapping[str, int]) -> dict[str, in
 
     A number in `n_active` is for all matrices together, in proportion to their possible connections; a table holds one for each.
     """
-    wanted: dict[str, int] = {}
-    given = settings.n_active
-    if isinstance(given, int):
-        total = sum(n_possible.values())
-        edges = np.cumsum([0, *(given * n / total for n in n_possible.values())]).round().astype(int)
-        wanted = {name: max(1, int(n)) for name, n in zip(n_possible, np.diff(edges), strict=True)}
+    given, wanted = settings.n_active, {}
+    problems = Problems(settings.name)
+    for setting, table in (("density", settings.density), ("n_active", given)):
+        if isinstance(table, Mapping) and (unknown := [name for name in table if name not in n_possible]):
+            problems.add(f"{setting} names {', '.join(unknown)}, and the matrices to rewire are {', '.join(n_possible)}.")
+    for name, n in n_possible.items():
+        if n == 0:
+            problems.add(f"{name} has no possible connection. Allow some, or name other matrices in parameters=(...).")
+    if isinstance(given, Integral):
+        if given < len(n_possible):
+            problems.add(f"n_active={given} for {len(n_possible)} matrices, {', '.join(n_possible)}; each needs at least one connection.")
+        wanted = _in_proportion(int(given), n_possible)
     else:
         for name, n in n_possible.items():
             share = settings.density.get(name) if isinstance(settings.density, Mapping) else settings.density
             number = None if given is None else given.get(name)
             if number is None and share is None:
-                raise InvalidInputError(f"{settings.name}: neither n_active nor density says how many connections {name} has.")
-            wanted[name] = number if number is not None else max(1, round(share * n))
-    problems = Problems(settings.name)
-    for name, n in n_possible.items():
-        if not 1 <= wanted[name] <= n:
-            problems.add(f"{wanted[name]} active connections of {name}, which has {n} possible ones. Lower n_active or density.")
+                problems.add(f"neither n_active nor density says how many connections {name} has.")
+                continue
+            wanted[name] = int(number) if number is not None else max(1, round(share * n))
+    for name, number in wanted.items():
+        if 0 < n_possible[name] < number:
+            problems.add(f"{number} active connections of {name}, which has {n_possible[name]} possible ones. Lower n_active or density.")
     problems.raise_if_any()
     return wanted
+
+
+def _in_proportion(total: int, n_possible: Mapping[str, int]) -> dict[str, int]:
+    """Return a number of connections shared over matrices: one for each, the rest in proportion to what else is possible."""
+    n_rest, room = total - len(n_possible), max(1, sum(n_possible.values()) - len(n_possible))
+    edges = np.floor(np.cumsum([0.0, *(n_rest * (n - 1) / room for n in n_possible.values())]) + 0.5).astype(int)
+    return {name: 1 + int(n) for name, n in zip(n_possible, np.diff(edges), strict=True)}
 
 
 def given_signs(settings: Any, name: str, spec: ParamSpec, like: torch.Tensor, rng: Stream) -> tuple[torch.Tensor, torch.Tensor]:
@@ -148,6 +173,11 @@ def _check_signs(settings: Any, name: str, spec: ParamSpec) -> str:
         raise InvalidInputError(
             f"{settings.name}: {name} has the constraint {spec.constraint.kind!r}, under which no weight is 0. Only real and signed "
             "parameters can be rewired."
+        )
+    if settings.excitatory is not None and not is_signed and len(spec.shape) < 2:
+        raise InvalidInputError(
+            f"{settings.name}: excitatory draws a sign per presynaptic neuron, and {name} {tuple(spec.shape)} has no axis of them. "
+            "Leave it out of parameters, or excitatory unset."
         )
     if settings.signs == "dale" and not is_signed and settings.excitatory is None:
         raise InvalidInputError(

@@ -228,7 +228,16 @@ WRONG = {
     "signs": ({"signs": "some"}, "unknown signs 'some'"),
     "scope": ({"scope": "all"}, "unknown scope"),
     "slots": ({"slots": "new"}, "unknown slots"),
-    "l1": ({"l1": -1.0}, "must not be negative"),
+    "l1": ({"l1": -1.0}, "not negative"),
+    "l1 is no number": ({"l1": math.nan}, "l1=nan.*must be finite"),
+    "endless temperature": ({"temperature": math.inf}, "temperature=inf must be finite"),
+    "density is no number": ({"density": math.nan}, "outside"),
+    "density as text": ({"density": {"w": "0.1"}}, "outside"),
+    "no connection": ({"n_active": 0}, "n_active=0 must be a whole number, at least 1"),
+    "fewer than none": ({"n_active": {"w": -3}}, "at least 1"),
+    "half a connection": ({"n_active": 2.5}, "n_active=2.5 must be a whole number"),
+    "parameters as text": ({"parameters": "w"}, r"list of names, parameters=\['w'\]"),
+    "signs twice": ({"signs": "fixed", "excitatory": 0.5}, "excitatory says nothing"),
     "excitatory": ({"excitatory": 2.0}, "outside"),
 }
 
@@ -250,12 +259,37 @@ REFUSED = {
     "no matrix": (DeepR(), {"axes": ("neuron", "filter")}, "no trainable parameter has the axes post and pre"),
     "dale of an unsigned matrix": (DeepR(signs="dale"), {}, "has no signs"),
     "other signs of a signed one": (DeepR(signs="fixed"), {"constraint": sign([1, 1, -1, 1])}, "the model gives w signs"),
-    "no number for a matrix": (DeepR(density={"v": 0.1}), {}, "neither n_active nor density"),
+    "no number for a matrix": (DeepR(density={}), {}, "neither n_active nor density"),
+    "density of no matrix": (DeepR(density={"w": 0.5, "v": 0.1}), {}, "density names v, and the matrices to rewire are w"),
+    "number of no matrix": (DeepR(n_active={"W": 5}), {}, "n_active names W"),
+    "signs of a vector": (DeepR(parameters=("w",), excitatory=0.5), {"shape": (4,), "axes": ("neuron",)}, "has no axis of them"),
 }
 
 
 @pytest.mark.parametrize(("transform", "spec", "told"), REFUSED.values(), ids=REFUSED)
 def test_matrices_that_do_not_fit_are_refused(transform, spec, told):
-    specs = {"w": ParamSpec((3, 4), "1", **{"axes": AXES, **spec})}
+    specs = {"w": ParamSpec(**{"shape": (3, 4), "unit": "1", "axes": AXES, **spec})}
     with pytest.raises(InvalidInputError, match=told):
-        transform.init(specs, {"w": torch.ones(3, 4)}, Stream(0, "x"))
+        transform.init(specs, {"w": torch.ones(specs["w"].shape)}, Stream(0, "x"))
+
+
+def numbers(transform, **shapes):
+    specs = {name: ParamSpec(shape, "1", axes=AXES) for name, shape in shapes.items()}
+    _, state = transform.init(specs, {name: torch.ones(shape) for name, shape in shapes.items()}, Stream(0, "x"))
+    return {name: int(wiring.active.sum()) for name, wiring in state.items()}
+
+
+def test_one_number_is_the_sum_over_all_matrices_however_small_one_of_them_is():
+    assert numbers(DeepR(n_active=30), a=(10, 10), b=(1, 1)) == {"a": 29, "b": 1}
+    assert numbers(DeepR(n_active=101), a=(10, 10), b=(1, 1)) == {"a": 100, "b": 1}
+    assert numbers(DeepR(n_active=60), a=(10, 10), b=(10, 20)) == {"a": 20, "b": 40}
+    for n in range(3, 13):
+        assert sum(numbers(DeepR(n_active=n), a=(2, 3), b=(2, 2), c=(1, 2)).values()) == n
+    with pytest.raises(InvalidInputError, match="n_active=1 for 2 matrices"):
+        numbers(DeepR(n_active=1), a=(10, 10), b=(1, 1))
+
+
+def test_a_matrix_without_possible_connections_is_refused():
+    specs = {"w": ParamSpec((1, 1), "1", axes=AXES), "w_mask": ParamSpec((1, 1), "1", trainable=False, axes=AXES)}
+    with pytest.raises(InvalidInputError, match="w has no possible connection"):
+        DeepR().init(specs, {"w": torch.ones(1, 1), "w_mask": torch.zeros(1, 1)}, Stream(0, "x"))
