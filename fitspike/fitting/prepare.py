@@ -70,14 +70,14 @@ def prepare(request: Request) -> Prepared:
     components, data = _resolve_and_read(request, problems)
     problems.raise_if_any()
     assert components is not None and data is not None, "otherwise there were problems"
-    check_rule(components, problems)
+    rule_fits = check_rule(components, problems)
     described = TrainingData.of(data.train, split=data.parts.description, notes=data.notes, one_per_bin=request.config.one_per_bin)
     specs = problems.attempt(all_specs, components.model, components.losses, data.train.info())
     init: Any = {}
     given = problems.attempt(_given_params, request)
     if specs is not None:
         init = problems.attempt(initial_params, specs, Stream(request.config.seed, "init"), given)
-        if components.rule is not None:
+        if components.rule is not None and rule_fits:
             problems.attempt(components.rule.bind, components.model, specs, components.losses, data.train.info(), Stream(0, "check"))
     for loss, _ in components.losses.values():
         if isinstance(loss, HasCheck):

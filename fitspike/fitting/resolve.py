@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from fitspike.config import Component
@@ -76,8 +77,23 @@ def _model(request: Request, neuron: Any | None) -> Any:
                 f"model {table.name!r} is not made of neuron models, so that neuron={neuron.name!r} has no place in it. Use "
                 f"model={NETWORK!r}."
             )
+        _raise_if_misplaced(table, known or frozenset(), neuron)
         settings["neuron"] = neuron
     return _create("models", table.name, settings)
+
+
+def _raise_if_misplaced(table: Component, known: frozenset[str], neuron: Any) -> None:
+    """Raise for settings given to a model that are, or nearly are, settings of its neuron model."""
+    of_neuron = sorted(settings_of(neuron) or ())
+    misplaced: dict[str, str] = {}
+    for name in table.settings:
+        if name not in known and (name in of_neuron or not get_close_matches(name, known, n=1)):
+            misplaced.update((name, near) for near in get_close_matches(name, of_neuron, n=1))
+    if misplaced:
+        raise InvalidInputError(
+            f"model {table.name!r} has no setting {' or '.join(map(repr, misplaced))}. Settings of neuron model {neuron.name!r} are given "
+            f"in its own table: {', '.join(f'neuron.{name}' for name in misplaced.values())}."
+        )
 
 
 def _with_neuron(model: Any, neuron: Any) -> Any:
@@ -149,23 +165,33 @@ def blaming_plugins(components: Components, doing: str) -> Iterator[None]:
         yield
 
 
-def check_rule(components: Components, problems: Problems) -> None:
-    """Add to `problems` what a learning rule requires and the model does not have, with the rules that would do."""
+def check_rule(components: Components, problems: Problems) -> bool:
+    """Return whether the model has what the learning rule requires; otherwise add to `problems` what is lacking, and what would do."""
     rule, model = components.rule, components.model
-    if rule is None:
-        return
-    lacking = [protocol.__name__ for protocol in rule.requires if not isinstance(model, protocol)]
-    if lacking:
-        registry = get_registry()
-        able = [name for name in registry.names("learning_rules") if _fits(registry.get("learning_rules", name), model)]
-        problems.add(
-            f"learning rule {rule.name!r} needs {', '.join(lacking)}, which model {model.name!r} does not have. "
-            f"Rules that work with it: {', '.join(able) or 'none'}."
-        )
+    if rule is None or not (lacking := [protocol for protocol in rule.requires if not isinstance(model, protocol)]):
+        return True
+    wanted = " and ".join(f"{(protocol.__doc__ or protocol.__name__).partition('.')[0]} ({protocol.__name__})" for protocol in lacking)
+    registry = get_registry()
+    rules = [name for name in registry.names("learning_rules") if _fits(registry.get("learning_rules", name), model)]
+    models = [name for name in registry.names("models") if _fits_by_default(rule, name)]
+    ways = [f"{key}={' or '.join(map(repr, names))}" for key, names in (("model", models), ("rule", rules)) if names]
+    problems.add(
+        f"learning rule {rule.name!r} cannot train model {model.name!r}. It needs {wanted[:1].lower()}{wanted[1:]}. "
+        + (f"Use {', or '.join(ways)}." if ways else "No model or rule that would do is installed.")
+    )
+    return False
 
 
 def _fits(rule: Any, model: Any) -> bool:
     return all(isinstance(model, protocol) for protocol in rule.requires)
+
+
+def _fits_by_default(rule: Any, name: str) -> bool:
+    """Return whether the model of that name, with default settings, has what the rule requires; False where it has no defaults."""
+    try:
+        return _fits(rule, get_registry().entry("models", name).create())
+    except FitspikeError:
+        return False
 
 
 def with_emission(model: Any, wanted: str, *, has_multi_spike_bins: bool) -> Any:

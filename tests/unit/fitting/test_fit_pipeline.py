@@ -13,6 +13,7 @@ from scipy.stats import poisson
 import fitspike
 from fitspike.errors import BackendError, FitFailed, FitInterrupted, FitspikeError, InvalidInputError, RunFolderError
 from fitspike.fitting.machine import check_device
+from fitspike.models.base import HasUnits
 from fitspike.recording.recording import Recording
 from fitspike.results.result import FitResult
 
@@ -150,6 +151,30 @@ def test_unknown_emission_and_setting_suggest_near_names(counts_recording, stead
         fit(counts_recording, steady_rate(shift=0.0), emission="poison")
     with pytest.raises(InvalidInputError, match="'stop.max_step'; did you mean 'max_steps'"):
         fit(counts_recording, steady_rate(shift=0.0), stop={"max_step": 3})
+
+
+def test_settings_of_the_neuron_given_to_the_network_are_told_where_they_belong(counts_recording):
+    network = {"name": "spiking-network", "reset": "subtract", "refractory_s": 0.002}
+    with pytest.raises(InvalidInputError, match=r"no setting 'reset' or 'refractory_s'.*'lif'.*neuron\.reset, neuron\.refractory_ms"):
+        fit(counts_recording, network, neuron="lif")
+    with pytest.raises(InvalidInputError, match="no setting 'n_hiden'; did you mean 'n_hidden'"):
+        fit(counts_recording, {"name": "spiking-network", "n_hiden": 2}, neuron="lif")
+
+
+def test_a_rule_that_cannot_train_a_model_says_what_would_do(counts_recording):
+    class NeedsUnits:
+        name = "needs-units"
+        requires = (HasUnits,)
+
+        def bind(self, *args):
+            raise InvalidInputError("a second word on the same matter")
+
+    with pytest.raises(InvalidInputError) as caught:
+        fit(counts_recording, "coupled-glm", rule=NeedsUnits(), selection=False)
+    text = str(caught.value)
+    assert "'needs-units' cannot train model 'coupled-glm'" in text and "neurons that reach one another" in text and "HasUnits" in text
+    assert "Use model='spiking-network', or rule='bptt'" in text
+    assert "second word" not in text
 
 
 def test_silent_neurons_are_noted_and_a_silent_recording_is_refused(steady_rate):
