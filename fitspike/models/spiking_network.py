@@ -121,7 +121,7 @@ class SpikingNetwork:
         if self.time_bumps < 0 or self.time_bumps == 1:
             problems.add(f"time_bumps={self.time_bumps}; use 0 for none, or at least 2.")
         if self.n_hidden < 0:
-            problems.add(f"n_hidden={self.n_hidden} is negative.")
+            problems.add(f"n_hidden={self.n_hidden} is negative; give the number of hidden units, 0 for none.")
         if self.trial_latents < 0 or self.latent_features < 1:
             problems.add(f"trial_latents={self.trial_latents} must not be negative, and latent_features={self.latent_features} at least 1.")
         if self.basis not in BASES:
