@@ -186,7 +186,8 @@ def draw_time_rescaling(quantile: np.ndarray, cdf: np.ndarray, statistic: np.nda
     left.set(xlim=(0, 1), ylim=(0, 1), xlabel="expected under the model", ylabel="rescaled intervals")
     left.set_title(f"95 % band for {typical:.0f} intervals")
     left.set_box_aspect(1)
-    legend = left.legend(loc="upper left")
+    is_above = float(np.nanmean(cdf[usable] - quantile)) > 0
+    legend = left.legend(loc="lower right" if is_above else "upper left")  # the corner that the curves leave free
     for handle in legend.get_lines():
         handle.set(alpha=1, linewidth=1.6)
     ordered = np.sort(distance[usable])

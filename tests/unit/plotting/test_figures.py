@@ -82,6 +82,16 @@ def test_time_rescaling_counts_neurons_inside_their_own_band():
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), [0, 0.1 / 0.136, 0.1 / 0.068], atol=1e-9)
 
 
+@pytest.mark.parametrize("power", [0.15, 4.0])
+def test_the_legend_of_time_rescaling_leaves_the_curves_alone(power):
+    quantile = np.linspace(0, 1, 201)
+    figure = statistics.draw_time_rescaling(quantile, np.tile(quantile**power, (3, 1)), np.full(3, 0.5), np.full(3, 50))
+    left = figure.axes[0]
+    figure.draw_without_rendering()
+    points = left.transData.transform(np.column_stack([quantile, quantile**power]))
+    assert left.get_legend().get_window_extent().count_contains(points) == 0
+
+
 def test_time_rescaling_takes_the_distance_over_all_intervals():
     """A curve that lies on the diagonal at the quantiles drawn can leave its band between them."""
     quantile = np.linspace(0, 1, 3)
