@@ -329,7 +329,9 @@ def _couplings(run: RunFiles) -> dict[str, Any]:
         }
         for i, j in zip(*np.unravel_index(order, weight.shape), strict=True)
     ]
+    unit = str(found.get("unit", "1"))
     return {
+        "unit": "" if unit == "1" else unit,
         "n_pairs": int(off.sum()),
         "n_nonzero": int(np.count_nonzero(weight[off])),
         "n_significant": None if marked is None else int(marked.sum()),

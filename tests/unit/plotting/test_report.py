@@ -140,6 +140,10 @@ def test_report_without_a_held_out_part_says_what_is_shown(run_folder, tmp_path)
     assert "Nothing was held out" in text and "held-out data" not in text
 
 
+def test_report_gives_the_unit_of_couplings(page):
+    assert "from (pre) weight (mV) p-value" in page[1]
+
+
 def test_report_says_why_there_is_no_mean_response(run_folder, tmp_path):
     bare = tmp_path / "run"
     shutil.copytree(run_folder, bare)
