@@ -130,6 +130,8 @@ def score_model(
     notes = list(found.notes)
     if sums.n_blocks < FEW_BLOCKS:
         notes.append(f"Standard errors rest on {sums.n_blocks} blocks only; take them as rough.")
+    if values["bits_per_spike"].value < 0:
+        notes.append(_worse_than_mean_rate(values["bits_per_spike"].value, per_neuron["bits_per_spike"], binned.neurons.ids))
     silent = per_neuron["n_spikes"] == 0
     if silent.any():
         notes.append(
@@ -174,6 +176,15 @@ class _Pass:
     rescaling: RescalingTest | None
     psth: PsthScore | None
     notes: list[str]
+
+
+def _worse_than_mean_rate(pooled: float, per_neuron: np.ndarray, ids: np.ndarray) -> str:
+    worst = int(np.nanargmin(per_neuron))
+    return (
+        f"The mean rates of the training part predict these data better than the model does ({pooled:.3g} bits per spike; worst: neuron "
+        f"{ids[worst]}, {per_neuron[worst]:.3g}). Where the learning curve still falls, take more steps or a higher learning rate; where "
+        "it has jumped up, a lower one. Otherwise the model is too rich for the data (raise penalties, leave terms out), or rates drift."
+    )
 
 
 def _pass_over_data(

@@ -64,6 +64,19 @@ def test_bernoulli_scores_equal_scipy(last_bin_network, simulate_last_bin):
     np.testing.assert_allclose(found.per_neuron["pseudo_r2"], 1 - nats / null, rtol=1e-10)
 
 
+def test_a_model_worse_than_mean_rates_is_noted_with_its_worst_neuron(last_bin_network, simulate_last_bin):
+    counts, _ = simulate_last_bin(BIAS, WEIGHT, 4, 500, seed=1)
+    rate = counts.mean((0, 1))
+    assert not any("mean rates" in note for note in scored(last_bin_network(), counts, TrainingRate(rate, 1000)).notes)
+    binned = Recording.from_counts(counts.astype(int), dt_ms=10.0, ids=["a", "b", "c"]).bin()
+    flat, settings = {"bias": np.log(rate * [1, 9, 1]), "weight": np.zeros((3, 3))}, ScoreSettings(co_smoothing_bins=0, n_bootstrap=10)
+    found = score_model(last_bin_network(), flat, binned, TrainingRate(rate, 1000), is_binary=False, settings=settings)
+    lost = (np.log(9) - 8) / np.log(2)  # bits of each spike of neuron b: log of the factor, less the surplus of expected counts
+    share = counts[..., 1].sum() / counts.sum()
+    (note,) = [note for note in found.notes if "mean rates" in note]
+    assert f"({lost * share:.3g} bits per spike; worst: neuron b, {lost:.3g})" in note
+
+
 def test_score_does_not_depend_on_chunk_size(last_bin_network, simulate_last_bin):
     counts, _ = simulate_last_bin(BIAS, WEIGHT, 3, 700, seed=3)
     training = TrainingRate(counts.mean((0, 1)), 2100)
