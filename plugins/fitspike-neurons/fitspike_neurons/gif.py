@@ -28,7 +28,8 @@ class GIF:
     is no linear form.
 
     capacitance_pf, conductance_ns, rest_mv, reset_mv, threshold_mv, softness_mv, spike_current_pa, threshold_jump_mv : initial values of
-        the parameters, the last two one per filter or one for all
+        the parameters, the last two one per filter or one for all; a fit of a network starts threshold_mv where a neuron at rest has its
+        mean count in the recording
     current_tau_ms, threshold_tau_ms : time constants of the spike-triggered currents and of the threshold's movements; () for none
     refractory_ms : time after a spike without another, in whole bins
     train : parameters that are fitted; the others keep their initial value

@@ -7,7 +7,8 @@ from driving import drive, params_of
 from fitspike_neurons.current_lif import CurrentLIF
 from scipy.integrate import solve_ivp
 
-from fitspike.neurons.emissions import Bernoulli
+from fitspike.errors import InvalidInputError
+from fitspike.neurons.emissions import Bernoulli, Hazard
 from fitspike.rollout import rollout
 
 
@@ -47,6 +48,43 @@ def test_equal_time_constants_give_the_alpha_function():
     for backend in ("step", "numba"):
         _, found = drive(neuron, current, backend=backend)
         np.testing.assert_allclose(found[:, 0] + 100.0, t * np.exp(-t), rtol=4e-3)
+
+
+def test_equal_time_constants_still_learn():
+    """Gradient of the voltage's sum by tau_s at tau_s = tau_m, against differences of 2 % of it, where the filters are well apart."""
+
+    def total(tau_s_ms):
+        params = params_of(CurrentLIF(tau_m_ms=10.0, tau_s_ms=10.0), tau_s_ms=tau_s_ms)
+        tau_s = params["tau_s_ms"].requires_grad_()
+        current = torch.zeros(1, 40, 1, dtype=torch.float64)
+        current[:, 0] = 1.0
+        run = rollout(CurrentLIF(), params, Bernoulli(), current=current, observed=torch.zeros_like(current), dt_ms=1.0, backend="step")
+        return run.drive.sum(), tau_s
+
+    value, tau_s = total(10.0)
+    (gradient,) = torch.autograd.grad(value, tau_s)
+    difference = float((total(10.2)[0] - total(9.8)[0]).detach()) / 0.4
+    assert abs(difference) > 0.05 and float(gradient) == pytest.approx(difference, rel=0.01)
+
+
+@pytest.mark.parametrize("backend", ["step", "numba"])
+def test_a_spike_lowers_the_voltage_although_the_threshold_lies_below_rest(backend):
+    """With "hazard" and 50 Hz at rest the threshold lies below it; one spike lowers the drive by reset_by exp(-k dt / tau_m) / softness."""
+    neuron = CurrentLIF(tau_m_ms=10.0, reset_by_mv=8.0)
+    start = neuron.params_for_count(torch.tensor([0.05], dtype=torch.float64), Hazard(), 1.0)
+    assert start["threshold_mv"] < neuron.rest_mv
+    observed = np.zeros((30, 1))
+    observed[4] = 1.0
+    _, found = drive(neuron, np.zeros((30, 1)), params=params_of(neuron, **start), emission="hazard", observed=observed, backend=backend)
+    before = np.log(-np.log1p(-0.05) / 1e-3)
+    expected = before - np.where(np.arange(30) > 4, 8.0 * np.exp(-(np.arange(30) - 4) / 10.0) / 2.0, 0.0)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=0, atol=1e-9)
+
+
+def test_reset_is_checked():
+    with pytest.raises(InvalidInputError, match=r"reset_by_mv=-5.0 must be positive; None is threshold_mv - rest_mv \(-70.0 - -65.0\)"):
+        CurrentLIF(threshold_mv=-70.0)
+    assert float(params_of(CurrentLIF(threshold_mv=-55.0))["reset_by_mv"]) == pytest.approx(10.0)
 
 
 def test_fused_rollout_has_the_spikes_and_gradients_of_the_plain_loop():
