@@ -10,7 +10,7 @@ import torch
 
 from fitspike.plugin import Citation, InvalidInputError, ParamSpec, positive
 from fitspike_neurons.integrate import Pair, runge_kutta
-from fitspike_neurons.settings import check_positive, with_trained
+from fitspike_neurons.settings import check_settings, with_trained
 
 _CEILING = 5.0
 """Voltage above the peak, in units of softness, at which a neuron stays until it is reset: it spikes with probability 0.993."""
@@ -59,7 +59,7 @@ class AdEx:
     train: tuple[str, ...] = ("threshold_mv",)
 
     def __post_init__(self) -> None:
-        check_positive(self, ("capacitance_pf", "conductance_ns", "slope_mv", "tau_w_ms", "softness_mv", "n_substeps"))
+        check_settings(self, ("capacitance_pf", "conductance_ns", "slope_mv", "tau_w_ms", "softness_mv", "n_substeps"))
         for name in ("threshold_mv", "reset_mv"):
             if not getattr(self, name) < self.peak_mv:
                 raise InvalidInputError(f"neuron {self.name!r}: {name}={getattr(self, name)} must lie below peak_mv={self.peak_mv}.")

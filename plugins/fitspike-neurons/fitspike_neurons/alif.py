@@ -10,9 +10,12 @@ import numpy as np
 import torch
 
 from fitspike.plugin import Citation, InvalidInputError, LinearForm, ParamSpec, positive
-from fitspike_neurons.settings import check_positive, n_refractory, refractory, with_trained
+from fitspike_neurons.settings import check_settings, n_refractory, refractory, with_trained
 
 SCALINGS = ("unit", "one_minus_decay")
+
+_LEAST_DECAY = 1e-15
+"""Smallest decay per bin of the linear form, which divides by it and, for gradients, by its square; in effect it is 0."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class ALIF:
     train: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_positive(self, ("tau_m_ms", "threshold", "tau_adapt_ms"), may_be_zero=("adaptation", "refractory_ms"))
+        check_settings(self, ("tau_m_ms", "threshold", "tau_adapt_ms"), may_be_zero=("adaptation", "refractory_ms"))
         if self.softness is not None and not self.softness > 0:
             raise InvalidInputError(f"neuron {self.name!r}: softness={self.softness} must be positive. Use None for the threshold.")
         if self.n_adaptive is not None and self.n_adaptive < 0:
@@ -114,7 +117,7 @@ class ALIF:
 
     def linear_form(self, params: Mapping[str, torch.Tensor], dt_ms: float) -> LinearForm:
         """Return the linear form of voltage and adaptation variable; the reset acts before the decay, hence its value threshold / alpha."""
-        alpha, rho = torch.exp(-dt_ms / params["tau_m_ms"]), torch.exp(-dt_ms / params["tau_adapt_ms"])
+        alpha, rho = torch.exp(-dt_ms / params["tau_m_ms"]).clamp_min(_LEAST_DECAY), torch.exp(-dt_ms / params["tau_adapt_ms"])
         zero, one = torch.zeros_like(alpha), torch.ones_like(alpha)
         softness = params["softness"]
         return LinearForm(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fitspike.plugin import Citation, Emission, InvalidInputError, LinearForm, ParamSpec, positive
-from fitspike_neurons.settings import check_positive, n_refractory, refractory, with_trained
+from fitspike_neurons.settings import check_settings, n_refractory, refractory, with_trained
 
 _NEAREST = 1e-3
 """Smallest distance of the two time constants, relative to tau_m; nearer ones are moved apart, as their difference divides."""
@@ -55,7 +55,7 @@ class CurrentLIF:
     train: tuple[str, ...] = ("tau_m_ms", "tau_s_ms", "threshold_mv")
 
     def __post_init__(self) -> None:
-        check_positive(self, ("tau_m_ms", "tau_s_ms", "softness_mv"), may_be_zero=("refractory_ms",))
+        check_settings(self, ("tau_m_ms", "tau_s_ms", "softness_mv"), may_be_zero=("refractory_ms",))
         if not self._reset_by() > 0:
             raise InvalidInputError(
                 f"neuron {self.name!r}: reset_by_mv={self._reset_by()} must be positive; None is threshold_mv - rest_mv "

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fitspike.plugin import Citation, Emission, InvalidInputError, ParamSpec, positive
-from fitspike_neurons.settings import check_positive, n_refractory, refractory, with_trained
+from fitspike_neurons.settings import check_settings, n_refractory, refractory, with_trained
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class GIF:
     train: tuple[str, ...] = ("threshold_mv", "spike_current_pa", "threshold_jump_mv")
 
     def __post_init__(self) -> None:
-        check_positive(self, ("capacitance_pf", "conductance_ns", "softness_mv"), may_be_zero=("refractory_ms",))
+        check_settings(self, ("capacitance_pf", "conductance_ns", "softness_mv"), may_be_zero=("refractory_ms",))
         for name in ("current_tau_ms", "threshold_tau_ms"):
             object.__setattr__(self, name, tuple(float(tau) for tau in getattr(self, name)))
             if not all(tau > 0 for tau in getattr(self, name)):

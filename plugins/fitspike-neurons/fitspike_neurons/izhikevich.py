@@ -10,7 +10,7 @@ import torch
 
 from fitspike.plugin import Citation, InvalidInputError, ParamSpec, positive
 from fitspike_neurons.integrate import Pair, runge_kutta
-from fitspike_neurons.settings import check_positive, with_trained
+from fitspike_neurons.settings import check_settings, with_trained
 
 PATTERNS: dict[str, dict[str, float]] = {
     "regular-spiking": {"a": 0.02, "b": 0.2, "c_mv": -65.0, "d": 8.0},
@@ -61,7 +61,7 @@ class Izhikevich:
     train: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_positive(self, ("a", "softness_mv", "n_substeps"))
+        check_settings(self, ("a", "softness_mv", "n_substeps"))
         if not self.c_mv < self.peak_mv:
             raise InvalidInputError(f"neuron {self.name!r}: c_mv={self.c_mv} must lie below peak_mv={self.peak_mv}.")
         self.param_specs(1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -11,16 +12,35 @@ import torch
 from fitspike.plugin import NEVER_DRIVE, InvalidInputError, ParamSpec, Problems
 
 
-def check_positive(neuron: Any, names: Sequence[str], *, may_be_zero: Sequence[str] = ()) -> None:
-    """Raise an InvalidInputError that names every setting which is not positive (or, where it may be, negative)."""
+def check_settings(neuron: Any, positive: Sequence[str], *, may_be_zero: Sequence[str] = ()) -> None:
+    """Raise an InvalidInputError that names every setting of another type than declared, not positive, or (where it may be 0) negative."""
     problems = Problems(f"neuron {neuron.name!r}")
-    for name in names:
-        if not getattr(neuron, name) > 0:
+    wrong = set()
+    for field in fields(neuron):
+        if (expected := _unlike(getattr(neuron, field.name), str(field.type))) is not None:
+            wrong.add(field.name)
+            problems.add(f"{field.name}={getattr(neuron, field.name)!r} must be {expected}.")
+    for name in positive:
+        if name not in wrong and not getattr(neuron, name) > 0:
             problems.add(f"{name}={getattr(neuron, name)} must be positive.")
     for name in may_be_zero:
-        if not getattr(neuron, name) >= 0:
+        if name not in wrong and not getattr(neuron, name) >= 0:
             problems.add(f"{name}={getattr(neuron, name)} must not be negative.")
     problems.raise_if_any()
+
+
+def _unlike(value: Any, declared: str) -> str | None:
+    """Return what a value should be by its declaration, or None if it is."""
+    if value is None and "None" in declared:
+        return None
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if declared.startswith("tuple"):
+        return None if isinstance(value, tuple | list) else "a list"
+    if declared.startswith("int"):
+        return None if is_number and value == value // 1 else "a whole number"
+    if declared.startswith("float"):
+        return None if is_number or ("tuple" in declared and isinstance(value, tuple | list)) else "a number"
+    return None
 
 
 def with_trained(name: str, train: Sequence[str], specs: Mapping[str, ParamSpec]) -> dict[str, ParamSpec]:

@@ -132,12 +132,31 @@ def test_escape_noise_becomes_deterministic_as_it_softens():
     assert (softer != hard).any() and hard.sum() > 50
 
 
+@pytest.mark.parametrize("backend", ["step", "numba"])
+def test_a_membrane_that_forgets_within_a_bin_stays_finite(backend):
+    """tau_m of 0.02 ms in bins of 2 ms in float32: exp(-100) is 0, and the voltage is current minus threshold after a spike."""
+    neuron = ALIF(tau_m_ms=0.02, threshold=1.0, adaptation=0.0, softness=1.0)
+    params = {name: value.float().requires_grad_() for name, value in params_of(neuron, 2).items()}
+    rng = np.random.default_rng(3)
+    current, observed = torch.as_tensor(rng.random((1, 50, 2))).float(), torch.as_tensor(rng.random((1, 50, 2)) < 0.3).float()
+    run = rollout(neuron, params, Bernoulli(), current=current, observed=observed, dt_ms=2.0, backend=backend)
+    before = torch.cat([torch.zeros(1, 1, 2), observed[:, :-1]], dim=1)
+    np.testing.assert_allclose(run.drive.detach(), current - before - 1.0, rtol=0, atol=1e-6)
+    gradients = torch.autograd.grad(run.drive.sum(), list(params.values()))
+    assert all(bool(torch.isfinite(one).all()) for one in gradients)
+    assert gradients[1].tolist() == pytest.approx((-50.0 - before.sum((0, 1))).tolist(), rel=1e-5)  # of the threshold
+
+
 def test_settings_are_checked():
     for wrong, text in (
         ({"tau_m_ms": 0.0}, "tau_m_ms=0.0 must be positive"),
         ({"softness": 0.0}, "Use None for the threshold"),
         ({"n_adaptive": -1}, "Use None for all"),
         ({"input_scaling": "two"}, "'unit' or 'one_minus_decay'"),
+        ({"n_adaptive": 2.5}, "n_adaptive=2.5 must be a whole number"),
+        ({"tau_m_ms": "ten", "threshold": -1.0}, "(?s)tau_m_ms='ten' must be a number.*threshold=-1.0 must be positive"),
+        ({"refractory_ms": True}, "refractory_ms=True must be a number"),
+        ({"train": "threshold"}, "train='threshold' must be a list"),
         ({"train": ("beta",)}, "It can name: tau_m_ms, threshold, adaptation, tau_adapt_ms"),
     ):
         with pytest.raises(InvalidInputError, match=text):

@@ -72,3 +72,5 @@ def test_filters_can_be_left_out_and_are_checked():
         GIF(spike_current_pa=(1.0, 2.0, 3.0))
     with pytest.raises(InvalidInputError, match="not positive"):
         GIF(threshold_tau_ms=(0.0,))
+    with pytest.raises(InvalidInputError, match="current_tau_ms=10.0 must be a list"):
+        GIF(current_tau_ms=10.0)

@@ -141,3 +141,5 @@ def test_settings_are_checked():
         Izhikevich(c_mv=40.0)
     with pytest.raises(InvalidInputError, match="n_substeps=0"):
         Izhikevich(n_substeps=0)
+    with pytest.raises(InvalidInputError, match="n_substeps=2.5 must be a whole number"):
+        AdEx(n_substeps=2.5)
