@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -63,11 +64,13 @@ class EProp:
     requires: ClassVar[frozenset[type]] = frozenset({HasUnits})
     implementation: str = "adjoint"
     feedback: str = "symmetric"
-    own_spike: str = "adaptation"
+    own_spike: str | None = "adaptation"
     feedback_scale: float = 1.0
     feedback_decay: float = 1e-3
 
     def __post_init__(self) -> None:
+        if self.own_spike is None:  # what the text "none" in a configuration stands for
+            object.__setattr__(self, "own_spike", "none")
         problems = Problems("rule 'e-prop'")
         for name, value, known in (
             ("implementation", self.implementation, IMPLEMENTATIONS),
@@ -76,8 +79,8 @@ class EProp:
         ):
             if value not in known:
                 problems.add(f"{name}={value!r} is unknown. Known: {', '.join(known)}.")
-        if not self.feedback_scale > 0:
-            problems.add(f"feedback_scale={self.feedback_scale} must be positive.")
+        if not 0.0 < self.feedback_scale < math.inf:
+            problems.add(f"feedback_scale={self.feedback_scale} must be positive and finite.")
         if not 0.0 <= self.feedback_decay < 1.0:
             problems.add(f"feedback_decay={self.feedback_decay} is outside [0, 1).")
         problems.raise_if_any()

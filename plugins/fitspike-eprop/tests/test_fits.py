@@ -71,6 +71,13 @@ def test_with_all_neurons_recorded_a_fit_is_that_of_back_propagation():
         np.testing.assert_allclose(by_eprop.params[name], value, rtol=1e-7, atol=1e-9, err_msg=name)
 
 
+def test_the_text_none_of_a_configuration_means_that_no_own_spike_is_followed():
+    told, meant, other = (fit(rule, 3) for rule in ({"name": "e-prop", "own_spike": "none"}, EProp(own_spike="none"), EProp()))
+    for name, value in meant.params.items():
+        np.testing.assert_array_equal(told.params[name], value, err_msg=name)
+    assert any(not np.array_equal(other.params[name], value) for name, value in meant.params.items())
+
+
 @pytest.mark.parametrize("own_spike", ["none", "adaptation", "all"])
 def test_neurons_that_offer_a_step_alone(own_spike):
     """Hidden neurons whose derivatives are found by automatic differentiation of one step, against that of the whole cut graph."""
