@@ -218,11 +218,10 @@ def from_step(step: Step, states: Any, current: torch.Tensor, previous: torch.Te
         drives = [value.detach().reshape(flat, n_neurons).clone().requires_grad_() for value in (current, previous, previous)]
         bin_current, spikes, reset_spikes = drives
         state, drive = step(fill(states, iter(given)), bin_current, spikes, reset_spikes)
-        outputs = torch.cat([_per_neuron(value, n_neurons) for value in leaves(state)], dim=-1)  # (flat, n_neurons, S)
-        rows = [*outputs.unbind(-1), drive]
+        rows = [*_entries(leaves(state), drive).unbind(-1), drive]
         found = [_gradients(row, [*given, *drives]) for row in rows]
     own = {"none": (), "adaptation": (-2,), "all": (-2, -1)}[own_spike]
-    by_state = torch.stack([torch.cat([_per_neuron(value, n_neurons) for value in row[:-3]], dim=-1) for row in found], dim=-2)
+    by_state = torch.stack([_entries(row[:-3], drive) for row in found], dim=-2)
     by_current = torch.stack([row[-3] for row in found], dim=-1)
     by_spike = sum((torch.stack([row[i] for row in found], dim=-1) for i in own), torch.zeros_like(by_current))
 
@@ -239,9 +238,9 @@ def from_step(step: Step, states: Any, current: torch.Tensor, previous: torch.Te
     )
 
 
-def _per_neuron(value: torch.Tensor, n_neurons: int) -> torch.Tensor:
-    """Return a tensor of a state, (n, n_neurons, ...), as (n, n_neurons, entries)."""
-    return value.reshape(value.shape[0], n_neurons, -1)
+def _entries(values: list[torch.Tensor], drive: torch.Tensor) -> torch.Tensor:
+    """Return the tensors of a state, (n, n_neurons, ...), as one, (n, n_neurons, S); S is 0 for a neuron without a state."""
+    return torch.cat([drive.detach().new_zeros(*drive.shape, 0), *(value.reshape(*drive.shape, -1) for value in values)], dim=-1)
 
 
 def _gradients(row: torch.Tensor, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
