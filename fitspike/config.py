@@ -64,6 +64,12 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str | int | float | Mapping) else value
 
 
+def _as_transforms(value: Any) -> Any:
+    if isinstance(value, Mapping) and "name" not in value:
+        raise ValueError('transforms is a list of tables and is set whole, such as transforms=[{name = "NAME", SETTING = 0.1}]')
+    return _as_tuple(value)
+
+
 ComponentField = Annotated[Component, BeforeValidator(_as_component)]
 TextList = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
@@ -163,7 +169,7 @@ class RunConfig(Section):
     rule: ComponentField = Field(
         Component(name="auto"), description='Learning rule with its settings; "auto": the model\'s own solver, else bptt.'
     )
-    transforms: Annotated[tuple[ComponentField, ...], BeforeValidator(_as_tuple)] = Field(
+    transforms: Annotated[tuple[ComponentField, ...], BeforeValidator(_as_transforms)] = Field(
         (), description="Update transforms, in the order in which they act."
     )
     init: str | None = Field(None, description="Folder of a run whose fitted parameters the fit starts from; default: the model's own.")

@@ -65,6 +65,13 @@ def test_short_forms_mean_the_long_ones():
     full = {"model": {"name": "spiking-network"}, "loss": {"nll": {"weight": 1.0}}, "neuron": {"name": "lif"}}
     assert short == parse_config(full | {"transforms": [{"name": "prune"}]})
     assert parse_config({"loss": {"nll": 1, "psth": 0.5}}).loss["psth"].weight == 0.5
+    assert parse_config({"transforms": {"name": "prune"}}).transforms == short.transforms
+
+
+def test_one_setting_of_one_transform_alone_is_refused_with_how_to_set_the_list():
+    layer = parse_settings(["transforms.0.fraction=0.5"], known_keys([]))
+    with pytest.raises(InvalidInputError, match=r"is set whole, such as transforms=\[\{name = "):
+        parse_config(layer)
 
 
 def test_settings_are_read_as_toml_and_bare_ones_go_to_the_model():
