@@ -125,12 +125,13 @@ class Problems:
         self.texts: list[str] = []
 
     def add(self, text: str) -> None:
-        """Note one problem, a full sentence that says what to do."""
-        self.texts.append(text)
+        """Note one problem, a full sentence that says what to do; the same one twice counts once."""
+        if text not in self.texts:
+            self.texts.append(text)
 
     def add_error(self, error: FitspikeError) -> None:
         """Note the text of an error that would have been raised."""
-        self.texts.append(str(error))
+        self.add(str(error))
 
     def raise_if_any(self, error: type[FitspikeError] = InvalidInputError) -> None:
         """Raise `error` with all problems, numbered when there are several; do nothing when there are none."""
