@@ -66,8 +66,21 @@ class EscapeLIF:
         }
 
     def params_for_count(self, expected: torch.Tensor, emission: Emission, dt_ms: float) -> Mapping[str, np.ndarray]:
-        """Return the threshold at which a neuron at rest has these expected counts per bin, (n_neurons,)."""
-        return {"threshold_mv": -65.0 - 2.0 * emission.drive_for(expected, dt_ms).numpy()}
+        """Return the threshold at which a neuron at rest has these expected counts per bin, (n_neurons,).
+
+        Raises
+        ------
+        InvalidInputError
+            With reset "subtract", if a threshold would lie below rest: taking the difference off would raise the voltage at each spike.
+        """
+        threshold_mv = -65.0 - 2.0 * emission.drive_for(expected, dt_ms).numpy()
+        if self.reset == "subtract" and (threshold_mv <= -65.0).any():
+            raise InvalidInputError(
+                f"neuron {self.name!r}: reset='subtract' takes threshold - rest off the voltage, and with emission {emission.name!r} the "
+                f"threshold lies below rest for {float(expected.max()):.3g} spikes per bin, so that a spike would excite. Use "
+                "reset='to_rest'."
+            )
+        return {"threshold_mv": threshold_mv}
 
     def init_state(self, params: Params, n_trials: int) -> State:
         """Return the voltage at rest and how many bins the neuron stays refractory, each (n_trials, n_neurons)."""

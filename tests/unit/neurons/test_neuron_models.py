@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fitspike.errors import InvalidInputError
-from fitspike.neurons.emissions import NEVER_DRIVE, Bernoulli
+from fitspike.neurons.emissions import NEVER_DRIVE, Bernoulli, get_emission
 from fitspike.neurons.lif import EscapeLIF
 from fitspike.neurons.srm import SRM
 from fitspike.params import initial_params, to_tensors
@@ -56,6 +56,17 @@ def test_lif_voltage_approaches_its_fixed_point_and_returns_to_rest_after_a_spik
     above_rest = input_mv * (1 - decay**since_start) / (1 - decay)
     voltage = np.concatenate([above_rest, above_rest]) - 65.0  # the spike in bin 14 starts the same climb again in bin 15
     np.testing.assert_allclose(drive, (voltage + 50.0) / 2.0, rtol=1e-12)
+
+
+def test_lif_subtract_reset_is_refused_where_a_spike_would_excite():
+    """With hazard the drive is the log of the rate in Hz: above 1 Hz at rest the threshold lies below rest."""
+    counts = torch.tensor([0.05, 0.01], dtype=torch.float64)
+    neuron = EscapeLIF(reset="subtract")
+    with pytest.raises(InvalidInputError, match=r"threshold lies below rest for 0.05 spikes per bin.*Use reset='to_rest'"):
+        neuron.params_for_count(counts, get_emission("hazard"), 1.0)
+    assert (neuron.params_for_count(counts, get_emission("bernoulli"), 1.0)["threshold_mv"] > -65.0).all()
+    below = EscapeLIF().params_for_count(counts, get_emission("hazard"), 1.0)["threshold_mv"]
+    np.testing.assert_allclose(below, -65.0 - 2.0 * np.log(-np.log1p(-counts.numpy()) / 1e-3), atol=1e-9)
 
 
 def test_lif_subtract_reset_takes_off_the_distance_from_rest_to_threshold():
