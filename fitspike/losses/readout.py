@@ -47,9 +47,9 @@ class Readout:
     squared: 1/2 sum_k (y_k - y*_k)^2;    cross_entropy: -sum_k y*_k log softmax(y)_k
 
     averaged over trials and bins, each bin with its weight (Bellec et al. 2020, Nature Communications 11:3625). Parameters: weight
-    (n_out, n_hidden) and, with `bias`, bias (n_out,). Logged beside the term: "readout_nmse", summed squared error divided by that of
-    the target's mean, or "readout_error", the fraction of decisions that are wrong; a decision is the largest mean output over successive
-    bins of one target class.
+    (n_out, n_hidden) and, with `bias`, bias (n_out,). Logged beside the term, for batches that have it: "readout_nmse", summed squared
+    error divided by that of the target's mean (not for a constant target), or "readout_error", the fraction of decisions that are wrong
+    (not without any); a decision is the largest mean output over successive bins of one target class.
 
     error : "squared" or "cross_entropy" (targets then are 1 for the class and 0 elsewhere, all 0 where there is none)
     target : name of the signal (n_bins, n_out)
@@ -90,13 +90,34 @@ class Readout:
         return 1.0 - self.decay(dt_ms) if self.output_scaling == "one_minus_decay" else 1.0
 
     def check(self, binned: BinnedSpikes, model: Any) -> None:
-        """Raise where there is no target, nothing to read from, or the target drives the network."""
+        """Raise where the target drives the network or is none of classes, or the bins' weights are none."""
         info = binned.info()
         if self.target in info.signals and hasattr(model, "inputs") and self.target in model.inputs(info):
             raise InvalidInputError(
                 f"loss {self.name!r} compares with signal {self.target!r}, which is also an input of {model.name!r}. Set its `signals` to "
                 "those that are inputs, or to () for none."
             )
+        problems = Problems(f"loss {self.name!r}")
+        if self.target in binned.source_signals and self.error == "cross_entropy":
+            target = binned.source_signals[self.target].values
+            if target.shape[1] < 2:
+                problems.add(f"cross_entropy asks for one of several classes, and target {self.target!r} has one channel. Use 'squared'.")
+            elif target.min() < 0 or target.sum(1).max() > 1 + 1e-6 or target.max() <= 0:
+                problems.add(
+                    f"cross_entropy asks for a target of 1 in the channel of the class and 0 elsewhere, or all 0 where there is none; "
+                    f"{self.target!r} lies between {target.min():.3g} and {target.max():.3g}, with sums up to {target.sum(1).max():.3g}. "
+                    "Use 'squared' for values."
+                )
+        if self.target_weight in binned.source_signals:
+            weight = binned.source_signals[self.target_weight].values
+            if weight.shape[1] != 1:
+                problems.add(f"target_weight={self.target_weight!r} has {weight.shape[1]} channels; expected one, the weight of each bin.")
+            elif weight.min() < 0 or weight.max() <= 0:
+                problems.add(
+                    f"target_weight={self.target_weight!r} lies between {weight.min():.3g} and {weight.max():.3g}; expected weights "
+                    "that are not negative, some of them positive."
+                )
+        problems.raise_if_any()
 
     def param_specs(self, model: Any, data: DataInfo) -> Mapping[str, ParamSpec]:
         """Return weight and bias."""
@@ -142,10 +163,12 @@ class Readout:
         total = weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
         if self.error == "squared":
             per_bin = 0.5 * (output - target).square().sum(-1)
-            context.metrics[f"{self.name}_nmse"] = _nmse(output.detach(), target, weight)
+            metric, found = "nmse", _nmse(output.detach(), target, weight)
         else:
             per_bin = -(target * torch.log_softmax(output, dim=-1)).sum(-1)
-            context.metrics[f"{self.name}_error"] = _wrong_decisions(output.detach(), target, weight)
+            metric, found = "error", _wrong_decisions(output.detach(), target, weight)
+        if np.isfinite(found):
+            context.metrics[f"{self.name}_{metric}"] = found
         return {self.name: (weight * per_bin).sum() / total}
 
     def outputs(self, context: LossContext) -> torch.Tensor:

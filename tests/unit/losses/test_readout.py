@@ -195,3 +195,37 @@ def test_loss_may_not_bring_a_parameter_twice_or_with_a_slash(task):
 
     with pytest.raises(PluginError, match="without a slash"):
         all_specs(NETWORK, {"readout": (Slash(), 1.0)}, task.bin().info())
+
+
+CLASSES = np.eye(2)[np.arange(N_TRIALS * N_BINS) // 7 % 2]
+
+
+@pytest.mark.parametrize(
+    ("loss", "target", "weight", "text"),
+    [
+        (Readout(error="cross_entropy"), CLASSES[:, :1], None, "target 'target' has one channel"),
+        (Readout(error="cross_entropy"), CLASSES - 0.5, None, "lies between -0.5 and 0.5, with sums up to 0"),
+        (Readout(error="cross_entropy"), CLASSES + 0.5, None, "with sums up to 2"),
+        (Readout(error="cross_entropy"), 0 * CLASSES, None, "lies between 0 and 0"),
+        (Readout(target_weight="when"), CLASSES, CLASSES, "target_weight='when' has 2 channels; expected one"),
+        (Readout(target_weight="when"), CLASSES, -CLASSES[:, :1], "lies between -1 and -0; expected weights"),
+        (Readout(target_weight="when"), CLASSES, 0 * CLASSES[:, :1], "some of them positive"),
+    ],
+)
+def test_targets_and_weights_that_cannot_be_learned_are_refused(task, loss, target, weight, text):
+    signals = {"target": Signal(target, 1000.0)} | ({} if weight is None else {"when": Signal(weight, 1000.0)})
+    with pytest.raises(InvalidInputError, match=text):
+        loss.check(task.attach(signals=signals).bin(), NETWORK)
+
+
+@pytest.mark.parametrize("error", ["squared", "cross_entropy"])
+def test_a_batch_without_a_measure_of_success_is_no_divergence(task, error):
+    """Targets are constant, or nothing is asked, in the first trial alone: its steps are taken, the others' log the measure."""
+    target = CLASSES.copy()
+    target[:N_BINS] = 0.0
+    signals = {"target": Signal(target, 1000.0)}
+    how = {"stop": {"max_steps": 6, "log_every": 1}, "batch": {"n_trials": 1}, "split": "none", "progress": "off"}
+    result = fitspike.fit(task.attach(signals=signals), NETWORK, loss={"readout": {"weight": 1.0, "error": error}}, **how)
+    name = "readout_nmse" if error == "squared" else "readout_error"
+    rows = [row for row in result.history if "readout" in row]
+    assert len(rows) == 6 and 0 < sum(name in row for row in rows) < 6
