@@ -105,10 +105,11 @@ def _raster(run: RunFiles) -> Drawing | None:
         stop_s = min(stop_s, float(simulated["raster_stop_s"]))
     panels = {name: tuple(values[part[0] < stop_s] for values in part) for name, part in panels.items()}
     starts = recorded["raster_trial_start_s"]
+    free = " and of the fitted model running freely" if len(panels) > 1 else ""
     return Drawing(
         "raster",
-        f"Spikes of the {part_shown(run)} and of the fitted model running freely, neurons in the order of their recorded rate, with the "
-        "mean rate over neurons below each.",
+        f"Spikes of the {part_shown(run)}{free}, neurons in the order of their recorded rate, with the mean rate over neurons below"
+        f"{' each' if free else ''}.",
         lambda: raster.draw_raster(panels, len(run.neuron_ids), stop_s, trial_start_s=starts[starts < stop_s], neuron_ids=run.neuron_ids),
     )
 
@@ -263,9 +264,14 @@ def _pulse_responses(run: RunFiles) -> Drawing | None:
     )
 
 
+def couples(weight: np.ndarray) -> bool:
+    """Return whether some neuron reaches another one: not so in tasks, whose inputs reach hidden neurons alone. [post, pre]"""
+    return bool(np.count_nonzero(weight) > np.count_nonzero(np.diagonal(weight)))
+
+
 def _coupling(run: RunFiles) -> Drawing | None:
     found = run.group("connectivity")
-    if "weight" not in found or len(found["weight"]) < 2:
+    if "weight" not in found or len(found["weight"]) < 2 or not couples(found["weight"]):
         return None
     marked = significant(found["p_value"]) if "p_value" in found else None
     return Drawing(

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fitspike.errors import counted
 from fitspike.plotting.style import DATA, FAINT, MODEL, NEUTRAL, SERIES, new_figure, note, styled
 
 TERM_NORM = "gradient_norm/"
@@ -21,6 +22,9 @@ TITLES = {
     "nll": "nll (nats per spike-bin)",
     "validation_nll": "validation nll (nats per spike-bin)",
     "gradient_norm": "length of the gradient",
+    "readout_nmse": "readout: squared error / variance",
+    "readout_error": "readout: wrong decisions (fraction)",
+    "hidden_rate_hz": "rate of hidden neurons (Hz)",
 }
 """Titles of logged quantities whose name does not say it all."""
 
@@ -56,7 +60,7 @@ def draw_learning_curve(step: np.ndarray, terms: Mapping[str, np.ndarray], wall_
     if of_terms:
         _draw_term_norms(axes.ravel()[len(shown)], step, of_terms)
     if wall_s is not None and np.isfinite(wall_s).any():
-        figure.suptitle(f"{len(step)} points in {np.nanmax(wall_s):.1f} s", x=0.01, ha="left", fontsize=8, color=NEUTRAL)
+        figure.suptitle(f"{counted(len(step), 'point')} in {np.nanmax(wall_s):.1f} s", x=0.01, ha="left", fontsize=8, color=NEUTRAL)
     return figure
 
 

@@ -100,6 +100,7 @@ def render(run: RunFiles, figure_folder: Path | None = None) -> str:
         warnings=_warnings(run),
         fitted=_fitted(run),
         settings=_flat(model.get("settings", {})),
+        is_scorable=model.get("settings", {}).get("emission") != "threshold",
         parameters=_parameters(run),
         data=_data(run),
         checks=_checks(run.checks),

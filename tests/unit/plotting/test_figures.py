@@ -265,3 +265,9 @@ def test_gradient_norms_of_loss_terms_share_one_graph():
     assert len(visible) == 2
     lines = {line.get_label(): line.get_ydata()[0] for line in visible[1].lines}
     assert lines == {"nll": 0.01, "psth": 1.0} and visible[1].get_yscale() == "log"
+
+
+def test_learning_curve_of_a_task_names_units_and_counts_its_points():
+    figure = draw_learning_curve(np.array([20]), {"hidden_rate_hz": np.array([9.5]), "readout_nmse": np.array([0.7])}, np.array([3.0]))
+    found = texts(figure)
+    assert "rate of hidden neurons (Hz)" in found and "squared error / variance" in found and "1 point in 3.0 s" in found

@@ -1,6 +1,7 @@
 """report.html: one file, complete, safe against what names contain, made from the run folder alone."""
 
 import base64
+import json
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -138,6 +139,23 @@ def test_report_without_a_held_out_part_says_what_is_shown(run_folder, tmp_path)
     text = write_report(bare).read_text(encoding="utf-8")
     assert "Spikes of the training data" in text and "signals of the training data" in text
     assert "Nothing was held out" in text and "held-out data" not in text
+
+
+def test_report_of_a_task_promises_no_score_and_shows_no_run_or_coupling_that_is_not_there(run_folder, tmp_path):
+    bare = tmp_path / "run"
+    shutil.copytree(run_folder, bare)
+    (bare / "score.json").unlink()
+    specs = json.loads((bare / "specs.json").read_text())
+    specs["model"]["settings"]["emission"] = "threshold"
+    (bare / "specs.json").write_text(json.dumps(specs))
+    with np.load(bare / "statistics.npz") as stored:
+        kept = {name: value for name, value in stored.items() if not name.startswith("simulated/")}
+    kept["connectivity/weight"] = np.eye(len(kept["connectivity/weight"]))
+    np.savez(bare / "statistics.npz", **kept)
+    text = write_report(bare).read_text(encoding="utf-8")
+    assert "Deterministic spikes have no likelihood" in text and "Fit again with a split" not in text
+    assert "Spikes of the training data, neurons" in text and "running freely, neurons" not in text
+    assert "Couplings summed over lag" not in text and "0 of " in text
 
 
 def test_report_gives_the_unit_of_couplings(page):
