@@ -333,8 +333,9 @@ def dale_signs(dale: bool | Sequence[int], populations: Sequence[str], n_neurons
         signs = np.array([1 if label in _EXCITATORY else -1 if label in _INHIBITORY else 0 for label in first])
         if len(signs) != n_neurons or not signs.any():
             raise InvalidInputError(
-                "dale is on, but no population label says which neurons are excitatory or inhibitory. Attach a population column with "
-                "'excitatory' and 'inhibitory', or give dale a sign (+1, -1, 0) per neuron."
+                "dale is on, but no population label says which neurons are excitatory or inhibitory. Label them by "
+                "recording.attach(neuron_columns={'population': ['excitatory', 'inhibitory', ...]}), or give dale a sign (+1, -1, 0) per "
+                'neuron, as in --set "dale=[1, -1, ...]".'
             )
         return signs
     signs = np.asarray(dale)
