@@ -7,7 +7,6 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from fitspike.plugin.kinds import KINDS
 from fitspike.plugin.registry import get_registry
 
 HEAD = """# Built-in components
@@ -31,8 +30,7 @@ def page() -> str:
     """Return the page."""
     parts = [HEAD]
     for table in TABLES:
-        label = KINDS[table].label
-        parts.append(f"## {label[0].upper()}{label[1:]}s\n")
+        parts.append(f"## {table.replace('_', ' ').capitalize()}\n")
         entries = sorted((entry for entry in get_registry().entries(table) if entry.plugin in PLUGINS), key=lambda entry: entry.name)
         for entry in entries:
             target = entry.load()
