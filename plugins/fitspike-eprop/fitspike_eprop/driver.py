@@ -60,7 +60,7 @@ class Driver:
     ) -> Driven:
         """Return what `rollout` returns for the same arguments, with the gradient of e-prop."""
         given = {"uniforms": uniforms, "observed": observed, "observed_mask": observed_mask, "carry": carry, "backend": backend}
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and not self.by_autograd:  # whose carries are not those of `rollout`
             return rollout(neuron, params, emission, current=current, dt_ms=dt_ms, coupling=coupling, **given)
         is_sampled = _is_sampled(current.shape[-1], observed, observed_mask).to(current.device)
         if self.by_autograd:

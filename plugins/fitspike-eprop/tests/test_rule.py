@@ -75,6 +75,14 @@ def test_reverse_recursion_is_the_cut_graph(neuron, feedback, own_spike):
     assert worst(*found) < 1e-10
 
 
+@pytest.mark.parametrize("own_spike", ["adaptation", "all"])
+def test_chunks_that_no_likelihood_looks_at_hand_their_carry_on(own_spike):
+    """The carry then comes from a pass without gradient."""
+    model, losses = SpikingNetwork(neuron=EscapeLIF()), {"tm": (TrialMatching(window_ms=20.0), 0.5)}
+    rules = [EProp(implementation=form, own_spike=own_spike) for form in ("adjoint", "autodiff")]
+    assert worst(*(directions(rule, model, losses, ((0, 30), (30, 60))) for rule in rules)) < 1e-10
+
+
 @pytest.mark.parametrize("neuron", NEURONS, ids=range(len(NEURONS)))
 def test_without_connections_among_hidden_neurons_it_is_back_propagation(neuron):
     model = SpikingNetwork(neuron=neuron, n_hidden=3, connect=("->", "hidden->", "->hidden"))
