@@ -136,6 +136,22 @@ def test_refractory_bins_pass_nothing_on():
         assert float(local.at(t + 1).drive_state[trial, neuron].abs().sum()) == float(run.slope[trial, t + 1, neuron]) == 0.0
 
 
+@pytest.mark.parametrize("own_spike", ["adaptation", "all"])
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_what_a_loss_says_of_drives_in_refractory_bins_goes_nowhere(own_spike, backend):
+    """The reverse recursion and the traces leave it out, whatever it is."""
+    net, (x, _) = network(), inputs()
+    run = simulate(net, x)
+    local, lines = run.local(net, own_spike), torch.cat([x, run.previous], dim=-1)
+    signal = torch.randn(run.drive.shape, generator=torch.Generator().manual_seed(6), dtype=F64)
+    forward, _ = online(local, run.slope, lines, drive_signal=signal)
+    is_refractory = run.drive == run.drive.min()
+    assert int(is_refractory.sum()) > 20
+    for told in (signal, torch.where(is_refractory, 1e3, signal)):
+        found = torch.einsum("kti,ktj->ij", adjoint(local, run.slope, told, None, backend=backend).current, lines)
+        assert relative(found, forward) < 1e-10
+
+
 def long_trace(beta):
     """Return |e| 600 bins after one presynaptic pulse, tau_m 20, tau_a 2000, psi held at 0.25."""
     decay = math.exp(-1 / 20)
