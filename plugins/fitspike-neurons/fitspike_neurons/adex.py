@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from fitspike.plugin import Citation, InvalidInputError, ParamSpec, positive
-from fitspike_neurons.integrate import Pair, runge_kutta
+from fitspike_neurons.integrate import Pair, runge_kutta, substeps
 from fitspike_neurons.settings import check_settings, with_trained
 
 _CEILING = 5.0
@@ -31,7 +31,7 @@ class AdEx:
 
     capacitance_pf, conductance_ns, rest_mv, threshold_mv, slope_mv, reset_mv, peak_mv, coupling_ns (a), tau_w_ms, jump_pa (b),
         softness_mv : initial values of the parameters; those of the defaults make the regular spiking neuron of the paper
-    n_substeps : Runge-Kutta steps per bin
+    n_substeps : Runge-Kutta steps per bin; None: as many as keep them at 0.25 ms or below, at least 4
     train : parameters that are fitted; the others keep their initial value
     """
 
@@ -55,11 +55,13 @@ class AdEx:
     tau_w_ms: float = 144.0
     jump_pa: float = 80.5
     softness_mv: float = 5.0
-    n_substeps: int = 4
+    n_substeps: int | None = None
     train: tuple[str, ...] = ("threshold_mv",)
 
     def __post_init__(self) -> None:
-        check_settings(self, ("capacitance_pf", "conductance_ns", "slope_mv", "tau_w_ms", "softness_mv", "n_substeps"))
+        check_settings(self, ("capacitance_pf", "conductance_ns", "slope_mv", "tau_w_ms", "softness_mv"))
+        if self.n_substeps is not None and not self.n_substeps > 0:
+            raise InvalidInputError(f"neuron {self.name!r}: n_substeps={self.n_substeps} must be positive. Use None for steps of 0.25 ms.")
         for name in ("threshold_mv", "reset_mv"):
             if not getattr(self, name) < self.peak_mv:
                 raise InvalidInputError(f"neuron {self.name!r}: {name}={getattr(self, name)} must lie below peak_mv={self.peak_mv}.")
@@ -126,5 +128,5 @@ class AdEx:
                 (params["coupling_ns"] * (v - rest) - w) / params["tau_w_ms"],
             )
 
-        state = runge_kutta(derivatives, (voltage, adaptation), dt_ms, self.n_substeps, peak + _CEILING * softness)
+        state = runge_kutta(derivatives, (voltage, adaptation), dt_ms, substeps(self.n_substeps, dt_ms), peak + _CEILING * softness)
         return state, (state[0] - peak) / softness

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 
+_LARGEST_STEP_MS = 0.25
+"""Membranes relax within a millisecond far from rest, and the Runge-Kutta method is unstable for steps of 2.8 time constants."""
+
 Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+def substeps(given: int | None, dt_ms: float) -> int:
+    """Return the number of integration steps of a bin: what is given, else at least 4 and none longer than 0.25 ms."""
+    return int(given) if given is not None else max(4, math.ceil(dt_ms / _LARGEST_STEP_MS - 1e-9))
 
 
 def runge_kutta(

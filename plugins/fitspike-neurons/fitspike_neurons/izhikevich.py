@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from fitspike.plugin import Citation, InvalidInputError, ParamSpec, positive
-from fitspike_neurons.integrate import Pair, runge_kutta
+from fitspike_neurons.integrate import Pair, runge_kutta, substeps
 from fitspike_neurons.settings import check_settings, with_trained
 
 PATTERNS: dict[str, dict[str, float]] = {
@@ -39,7 +39,7 @@ class Izhikevich:
     time counts. With emission "threshold" it spikes exactly then; with "bernoulli" by chance around the peak.
 
     a, b, c_mv, d, peak_mv, softness_mv : initial values of the parameters; `fitspike_neurons.izhikevich.PATTERNS` has those of the paper
-    n_substeps : Runge-Kutta steps per bin
+    n_substeps : Runge-Kutta steps per bin; None: as many as keep them at 0.25 ms or below, at least 4
     train : parameters that are fitted; the others keep their initial value
     """
 
@@ -57,11 +57,13 @@ class Izhikevich:
     d: float = 8.0
     peak_mv: float = 30.0
     softness_mv: float = 5.0
-    n_substeps: int = 4
+    n_substeps: int | None = None
     train: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_settings(self, ("a", "softness_mv", "n_substeps"))
+        check_settings(self, ("a", "softness_mv"))
+        if self.n_substeps is not None and not self.n_substeps > 0:
+            raise InvalidInputError(f"neuron {self.name!r}: n_substeps={self.n_substeps} must be positive. Use None for steps of 0.25 ms.")
         if not self.c_mv < self.peak_mv:
             raise InvalidInputError(f"neuron {self.name!r}: c_mv={self.c_mv} must lie below peak_mv={self.peak_mv}.")
         self.param_specs(1)
@@ -111,5 +113,5 @@ class Izhikevich:
             v = torch.minimum(v, peak)
             return 0.04 * v.square() + 5.0 * v + 140.0 - u + current, params["a"] * (params["b"] * v - u)
 
-        state = runge_kutta(derivatives, (voltage, recovery), dt_ms, self.n_substeps, peak + _CEILING * softness)
+        state = runge_kutta(derivatives, (voltage, recovery), dt_ms, substeps(self.n_substeps, dt_ms), peak + _CEILING * softness)
         return state, (state[0] - peak) / softness

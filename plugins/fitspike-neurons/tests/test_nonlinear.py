@@ -134,6 +134,16 @@ def test_voltage_of_a_neuron_that_is_not_reset_stays_at_the_ceiling(neuron):
     assert np.isfinite(found).all() and found.max() == pytest.approx(5.0) and found.min() < -5.0
 
 
+@pytest.mark.parametrize("dt_ms", [1.0, 5.0, 10.0])
+def test_strong_inhibition_silences_a_neuron_in_bins_of_any_width(dt_ms):
+    """Far below rest Izhikevich's membrane has a time constant of 0.14 ms, where four steps in 5 ms made the neuron spike."""
+    current = np.full((round(200 / dt_ms), 1), -300.0)
+    spikes, found = drive(Izhikevich(softness_mv=1.0), current, dt_ms=dt_ms)
+    p = PATTERNS["regular-spiking"]
+    roots = np.roots([0.04, 5.0 - p["b"], 140.0 - 300.0])  # of dv/dt = 0 with u = b v
+    assert not spikes.any() and found[-1, 0] + 30.0 == pytest.approx(roots.min(), abs=0.2)
+
+
 def test_settings_are_checked():
     with pytest.raises(InvalidInputError, match="must lie below peak_mv"):
         AdEx(reset_mv=10.0)
