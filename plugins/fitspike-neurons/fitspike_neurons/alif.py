@@ -38,7 +38,8 @@ class ALIF:
     softness : voltage by which the drive changes by 1; None: the threshold
     n_adaptive : only the last so many neurons adapt; None: all
     input_scaling : zeta, "unit" (1) or "one_minus_decay" (1 - alpha)
-    refractory_ms : time after a spike without another, in whole bins; n_ref of published code, which counts the interval, is one more
+    refractory_ms : time after a spike without another, rounded to whole bins; for n_ref of published code see
+        `fitspike_neurons.conventions`
     train : parameters that are fitted; the others keep their initial value
     """
 

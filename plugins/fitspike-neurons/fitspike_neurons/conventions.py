@@ -12,6 +12,9 @@ variable, and in the reset. For the first two of the table voltages are divided 
 
 "lsnn-2018" differs further in ways that no conversion mends: it compares the voltage of the bin before with the new threshold, resets by
 the adaptive threshold, and scales the pseudo-derivative by it. Those are not offered.
+
+The refractory period n_ref is counted in two ways: "lsnn-2018" blocks n_ref bins after a spike (`refractory_ms` = n_ref dt_ms), the others
+n_ref - 1, so that n_ref is the shortest interval (`refractory_ms` = (n_ref - 1) dt_ms).
 """
 
 from __future__ import annotations

@@ -61,14 +61,22 @@ def test_spike_count_does_not_depend_on_the_bin_width(adaptation):
 
 def test_refractory_time_blocks_whole_bins():
     """A current that would make a spike in every bin: intervals of the blocked bins plus one."""
-    for refractory_ms, dt_ms, interval in ((0.0, 1.0, 1), (4.0, 1.0, 5), (2.0, 0.5, 5)):
+    for refractory_ms, dt_ms, interval in ((0.0, 1.0, 1), (4.0, 1.0, 5), (2.0, 0.5, 5), (1.6, 1.0, 3)):
         spikes, _ = drive(ALIF(adaptation=0.0, refractory_ms=refractory_ms), np.full((60, 1), 50.0), dt_ms=dt_ms)
         assert set(np.diff(np.flatnonzero(spikes))) == {interval}
 
 
-def old_convention(current, threshold, adaptation, tau_m, tau_a):
+@pytest.mark.parametrize("backend", ["step", "reference", "numba"])
+def test_two_spikes_in_a_bin_count_twice(backend):
+    """Poisson counts: the voltage falls by two thresholds and the threshold rises by two adaptations in the next bin."""
+    neuron = ALIF(threshold=1.0, adaptation=0.5)
+    _, found = drive(neuron, np.zeros((3, 1)), observed=np.array([[0.0], [2.0], [0.0]]), backend=backend)
+    np.testing.assert_allclose(found[:, 0], [-1.0, -1.0, -2.0 - 1.0 - 0.5 * 2.0], rtol=0, atol=1e-12)
+
+
+def old_convention(current, threshold, adaptation, tau_m, tau_a, dt_ms):
     """Return the spikes of the e-prop code's pattern task: input and adaptation scaled by 1 - decay, written out in numpy."""
-    alpha, rho = np.exp(-1 / tau_m), np.exp(-1 / tau_a)
+    alpha, rho = np.exp(-dt_ms / tau_m), np.exp(-dt_ms / tau_a)
     v = a = z = 0.0
     spikes = []
     for one in current:
@@ -79,18 +87,21 @@ def old_convention(current, threshold, adaptation, tau_m, tau_a):
     return np.array(spikes)
 
 
-def test_converted_parameters_give_the_spikes_of_the_old_convention():
+@pytest.mark.parametrize("dt_ms", [1.0, 0.5])
+def test_converted_parameters_give_the_spikes_of_the_old_convention(dt_ms):
     rng = np.random.default_rng(0)
     current = rng.gamma(2.0, 0.03, 3000)
     published = {"threshold": 0.03, "adaptation": 1.8, "tau_m_ms": 20.0, "tau_adapt_ms": 200.0}
-    expected = old_convention(current, 0.03, 1.8, 20.0, 200.0)
-    neuron = ALIF(**to_alif("e-prop-pattern", **published))
-    spikes, _ = drive(neuron, current[:, None])
+    expected = old_convention(current, 0.03, 1.8, 20.0, 200.0, dt_ms)
+    neuron = ALIF(**to_alif("e-prop-pattern", **published, dt_ms=dt_ms))
+    spikes, _ = drive(neuron, current[:, None], dt_ms=dt_ms)
     assert 20 < expected.sum() < 1500
     np.testing.assert_array_equal(spikes[:, 0], expected)
     assert to_alif("e-prop-2020", **published) == published
     with pytest.raises(InvalidInputError, match="did you|Known: lsnn-2018"):
         to_alif("lsnn", **published)
+    with pytest.raises(InvalidInputError, match="(?s)tau_m_ms=0.0 must be positive.*adaptation=-1.0 must not be negative"):
+        to_alif("lsnn-2018", threshold=0.01, adaptation=-1.0, tau_m_ms=0.0, tau_adapt_ms=200.0)
 
 
 def test_published_conversion_of_the_evidence_task():
