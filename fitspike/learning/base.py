@@ -44,7 +44,11 @@ class BoundRule(Protocol):
     """A rule tied to one model, its parameters and its losses."""
 
     def directions(self, raw: RawParams, batch: Batch) -> tuple[RawParams, StepMetrics]:
-        """Return the direction of ascent of the loss per raw parameter (a gradient or what the rule puts in its place) and plain floats."""
+        """Return the direction of ascent of the loss per raw parameter (a gradient or what the rule puts in its place) and plain floats.
+
+        Losses count by their weights. Sets `batch.new_carry`, the state after the chunk without its graph; the trainer gives it back as
+        the `carry` of the same trials' next chunk.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:
