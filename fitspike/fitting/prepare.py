@@ -71,7 +71,8 @@ def prepare(request: Request) -> Prepared:
     problems.raise_if_any()
     assert components is not None and data is not None, "otherwise there were problems"
     rule_fits = check_rule(components, problems)
-    described = TrainingData.of(data.train, split=data.parts.description, notes=data.notes, one_per_bin=request.config.one_per_bin)
+    notes = (*data.notes, *_refractory_notes(components.model, data.train))
+    described = TrainingData.of(data.train, split=data.parts.description, notes=notes, one_per_bin=request.config.one_per_bin)
     specs = problems.attempt(all_specs, components.model, components.losses, data.train.info())
     init: Any = {}
     given = problems.attempt(_given_params, request)
@@ -86,7 +87,27 @@ def prepare(request: Request) -> Prepared:
         _check_transforms(components, specs, request, problems)
     problems.raise_if_any()
     test = None if data.test is None else described.renumber(data.test)
-    return Prepared(data.recording, data.train, test, data.parts.held_out_neurons, components, described, specs, init, data.notes)
+    return Prepared(data.recording, data.train, test, data.parts.held_out_neurons, components, described, specs, init, notes)
+
+
+def _refractory_notes(model: Any, train: BinnedSpikes) -> tuple[str, ...]:
+    """Return a note where recorded spikes follow one another sooner than the model's neurons can."""
+    refractory_ms = getattr(getattr(model, "neuron", None), "refractory_ms", 0.0)
+    n_blocked = round(refractory_ms / train.dt_ms)
+    if n_blocked == 0:
+        return ()
+    order = np.lexsort((train.event_bin, train.event_neuron))
+    at, neuron = train.event_bin[order], train.event_neuron[order]
+    trial = np.searchsorted(train.trial_offset, at, side="right")
+    interval = np.diff(at)
+    too_short = interval[(np.diff(neuron) == 0) & (np.diff(trial) == 0) & (interval <= n_blocked)]
+    if not too_short.size:
+        return ()
+    return (
+        f"{too_short.size} of {train.n_spikes} training spikes come while neuron model {model.neuron.name!r} is refractory "
+        f"(refractory_ms={refractory_ms:g}), where it gives them no probability: each takes about 30 nats off the log-likelihood. Set "
+        f"neuron.refractory_ms to at most {(int(too_short.min()) - 1) * train.dt_ms:g}.",
+    )
 
 
 def _given_params(request: Request) -> ParamArrays | None:

@@ -14,6 +14,8 @@ import fitspike
 from fitspike.errors import BackendError, FitFailed, FitInterrupted, FitspikeError, InvalidInputError, RunFolderError
 from fitspike.fitting.machine import check_device
 from fitspike.models.base import HasUnits
+from fitspike.models.spiking_network import SpikingNetwork
+from fitspike.neurons.lif import EscapeLIF
 from fitspike.recording.recording import Recording
 from fitspike.results.result import FitResult
 
@@ -175,6 +177,21 @@ def test_a_rule_that_cannot_train_a_model_says_what_would_do(counts_recording):
     assert "'needs-units' cannot train model 'coupled-glm'" in text and "neurons that reach one another" in text and "HasUnits" in text
     assert "Use model='spiking-network', or rule='bptt'" in text
     assert "second word" not in text
+
+
+def test_spikes_within_the_refractory_time_are_noted():
+    """Intervals of 1, 2 and 3 bins of one neuron, and 1 bin from the last spike of a trial to the first of the next."""
+    counts = np.zeros((2, 40, 2), dtype=int)
+    counts[0, [0, 1, 10, 12, 20, 23, 39], 0] = 1
+    counts[1, [0, 20], 0] = counts[0, 2, 1] = 1
+    recording = Recording.from_counts(counts, dt_ms=2.0)
+    how = {"dt_ms": 2.0, "stop": {"max_steps": 1}, "split": "none", "progress": "off"}
+    found = [
+        [note for note in fitspike.fit(recording, SpikingNetwork(neuron=EscapeLIF(refractory_ms=ms)), **how).notes if "refractory" in note]
+        for ms in (0.0, 4.0)
+    ]
+    assert found[0] == [] and len(found[1]) == 1
+    assert "2 of 10 training spikes" in found[1][0] and "neuron.refractory_ms to at most 0." in found[1][0]
 
 
 def test_silent_neurons_are_noted_and_a_silent_recording_is_refused(steady_rate):
