@@ -167,6 +167,7 @@ def test_settings_are_checked():
         ({"n_adaptive": 2.5}, "n_adaptive=2.5 must be a whole number"),
         ({"tau_m_ms": "ten", "threshold": -1.0}, "(?s)tau_m_ms='ten' must be a number.*threshold=-1.0 must be positive"),
         ({"refractory_ms": True}, "refractory_ms=True must be a number"),
+        ({"train": ("softness",)}, "train names softness"),
         ({"train": "threshold"}, "train='threshold' must be a list"),
         ({"train": ("beta",)}, "It can name: tau_m_ms, threshold, adaptation, tau_adapt_ms"),
     ):

@@ -58,6 +58,15 @@ def test_escape_rate_is_exponential_in_the_distance_to_threshold():
     np.testing.assert_array_less(np.abs(spikes.mean(0) - expected), 5 * np.sqrt(expected / 40000))
 
 
+def test_several_spikes_in_a_bin_reset_once_and_act_for_each():
+    """Two spikes in bin 0 of a neuron at rest, 1 ms bins: V is at the reset, currents and threshold have jumped twice."""
+    neuron = GIF(refractory_ms=0.0, softness_mv=1.0, current_tau_ms=(10.0,), spike_current_pa=7.0, threshold_tau_ms=(50.0,))
+    _, found = drive(neuron, np.zeros((2, 1)), observed=np.array([[2.0], [0.0]]))
+    held_at = neuron.rest_mv - 2 * 7.0 / neuron.conductance_ns
+    voltage = held_at + np.exp(-neuron.conductance_ns / neuron.capacitance_pf) * (neuron.reset_mv - held_at)
+    assert found[1, 0] == pytest.approx(voltage - neuron.threshold_mv - 2 * neuron.threshold_jump_mv, abs=1e-12)
+
+
 def test_spike_triggered_currents_make_intervals_grow():
     neuron = GIF(softness_mv=0.1, spike_current_pa=30.0)
     spikes, _ = drive(neuron, np.full((600, 1), 150.0))
