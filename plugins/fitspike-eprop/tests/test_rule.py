@@ -20,6 +20,7 @@ from fitspike.neurons.lif import EscapeLIF
 from fitspike.neurons.srm import SRM
 from fitspike.params import initial_params, to_raw
 from fitspike.plugin import Batch, Citation, InvalidInputError, ParamSpec, Recording, Stream, check_learning_rule
+from fitspike.plugin.registry import get_registry
 
 NLL = {"nll": (NegativeLogLikelihood(), 1.0)}
 NEURONS = (SRM(), SRM(tau_m_ms=8.0), EscapeLIF(refractory_ms=3.0), EscapeLIF(reset="subtract"))
@@ -99,6 +100,18 @@ def test_online_the_chunks_of_a_trial_add_up_to_the_whole(neuron):
     assert worst(directions(EProp(implementation="online"), model, NLL, pieces), exact) < 1e-10
     if neuron in (NEURONS[1], NEURONS[3]):
         assert worst(directions(EProp(), model, NLL, pieces), exact) > 1e-6
+
+
+@pytest.mark.parametrize("name", get_registry().names("neuron_models"))
+def test_every_registered_neuron_learns_by_its_eligibility(name):
+    """Hidden ones as the cut graph says; recorded ones, online in two pieces, as back-propagation through the whole."""
+    neuron = get_registry().create("neuron_models", name)
+    hidden, losses = SpikingNetwork(neuron=neuron, n_hidden=2), {**NLL, "tm": (TrialMatching(window_ms=20.0), 0.5)}
+    found = [directions(EProp(implementation=form), hidden, losses, ((0, 24),)) for form in ("adjoint", "autodiff")]
+    assert worst(*found) < 1e-10
+    recorded, pieces = SpikingNetwork(neuron=neuron), ((0, 9), (9, 24))
+    exact = directions(BPTT(), recorded, NLL, ((0, 24),))
+    assert worst(directions(EProp(implementation="online"), recorded, NLL, pieces), exact) < 1e-10
 
 
 def refused(rule, model, losses=NLL):
