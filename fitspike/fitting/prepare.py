@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
+import torch
 
 from fitspike.config import ConfigError
 from fitspike.datasets.selection import load_data
-from fitspike.errors import FitspikeError, InvalidInputError, Problems
+from fitspike.errors import FitspikeError, InvalidInputError, Problems, counted
 from fitspike.fitting.machine import check_backend, check_device
 from fitspike.fitting.request import Request
 from fitspike.fitting.resolve import Components, check_rule, resolve, with_emission
 from fitspike.learning.base import HasPlanCheck, TrainingPlan
+from fitspike.learning.optimisers import make_optimiser
 from fitspike.losses.base import HasCheck
 from fitspike.losses.total import all_specs
 from fitspike.params import ParamSpec, initial_params
@@ -75,7 +77,7 @@ def prepare(request: Request) -> Prepared:
     described = TrainingData.of(data.train, split=data.parts.description, notes=notes, one_per_bin=request.config.one_per_bin)
     specs = problems.attempt(all_specs, components.model, components.losses, data.train.info())
     init: Any = {}
-    given = problems.attempt(_given_params, request)
+    given = problems.attempt(_given_params, request, described)
     if specs is not None:
         init = problems.attempt(initial_params, specs, Stream(request.config.seed, "init"), given)
         if components.rule is not None and rule_fits:
@@ -83,7 +85,7 @@ def prepare(request: Request) -> Prepared:
     for loss, _ in components.losses.values():
         if isinstance(loss, HasCheck):
             problems.attempt(loss.check, data.train, components.model)
-    if specs is not None and components.rule is not None:
+    if specs is not None and components.rule is not None and _has_optimiser(request, problems):
         _check_transforms(components, specs, request, problems)
     problems.raise_if_any()
     test = None if data.test is None else described.renumber(data.test)
@@ -110,9 +112,27 @@ def _refractory_notes(model: Any, train: BinnedSpikes) -> tuple[str, ...]:
     )
 
 
-def _given_params(request: Request) -> ParamArrays | None:
-    """Return the parameters to start from: those given, or those of the run that the configuration names."""
-    return request.init if request.config.init is None else FitResult.load(request.config.init).params
+def _given_params(request: Request, data: TrainingData) -> ParamArrays | None:
+    """Return the parameters to start from: those given, or those of the run that the configuration names, of the same neurons."""
+    if request.config.init is None:
+        return request.init
+    run = FitResult.load(request.config.init)
+    if run.data.neuron_ids != data.neuron_ids:
+        raise InvalidInputError(
+            f"init={request.config.init}: that run has {counted(run.data.n_neurons, 'neuron')} ({_some(run.data.neuron_ids)}), this fit "
+            f"{data.n_neurons} ({_some(data.neuron_ids)}). Choose the same neurons in the same order, with --neurons or --units."
+        )
+    return run.params
+
+
+def _some(ids: tuple[str, ...]) -> str:
+    return ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
+
+
+def _has_optimiser(request: Request, problems: _Collector) -> bool:
+    """Return whether the optimiser exists and takes its options; otherwise that is added to `problems`."""
+    how = request.config.optimiser
+    return problems.attempt(make_optimiser, how.name, [torch.zeros(1, requires_grad=True)], how.learning_rate, how.options) is not None
 
 
 def _check_transforms(components: Components, specs: Mapping[str, ParamSpec], request: Request, problems: _Collector) -> None:

@@ -338,3 +338,27 @@ def test_a_fit_starts_from_the_parameters_of_another_run(counts_recording, tmp_p
         fit(counts_recording, "spiking-network", settings=settings, init="nowhere", **still)
     with pytest.raises(InvalidInputError, match="is no parameter of this model"):
         fit(counts_recording, "spiking-network", settings={**settings, "coupling_ms": 0.0}, init="first", **still)
+    ids = list(counts_recording.neurons.ids)
+    other = counts_recording.select(neurons=ids[1:])
+    with pytest.raises(
+        InvalidInputError, match=rf"init=.*has {len(ids)} neurons \({ids[0]}, .*this fit {len(ids) - 1} \({ids[1]}, .*same order"
+    ):
+        fit(other, "spiking-network", settings=settings, init="first", **still)
+
+
+def test_an_unknown_optimiser_is_named_before_what_transforms_think_of_it(counts_recording):
+    class Particular:
+        name = "particular"
+
+        def check(self, plan):
+            raise InvalidInputError("I would have it otherwise")
+
+        def init(self, *args):
+            raise AssertionError("a fit with problems does not begin")
+
+        apply = init
+
+    for transforms in ([], [Particular()]):
+        with pytest.raises(FitspikeError, match="no optimiser 'sdg'; did you mean 'sgd'") as caught:
+            fit(counts_recording, "spiking-network", optimiser={"name": "sdg"}, transforms=transforms)
+        assert "otherwise" not in str(caught.value)
