@@ -6,7 +6,8 @@ with the signal "target" (loss "readout").
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,18 @@ INPUT = "input"
 def task_problems(
     task: Any, *, positive: tuple[str, ...] = (), not_negative: tuple[str, ...] = (), durations: tuple[str, ...] = ()
 ) -> Problems:
-    """Return what is wrong with the settings of a task, each given by name.
+    """Return what is wrong with the settings of a task, each given by name; raise at once where one is no number.
 
     positive, not_negative : settings with that bound; a setting in Hz is one spike per bin at most
     durations : those of the settings that have to be whole numbers of bins, in ms
     """
     found = Problems(f"{task.name} settings")
+    for field in fields(task):
+        value = getattr(task, field.name)
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if not is_number or (field.type == "int" and value != value // 1):
+            found.add(f"{field.name}={value!r} must be a {'whole ' if field.type == 'int' else ''}number.")
+    found.raise_if_any()
     for name in positive:
         if not getattr(task, name) > 0:
             found.add(f"{name}={getattr(task, name)} must be positive.")

@@ -109,6 +109,8 @@ def test_delays_between_store_and_recall_are_those_of_the_accepted_sequences():
         (PatternGeneration, {"dt_ms": 0.3}, ("trial_s=1.0 is not two or more whole bins of 0.3 ms",)),
         (StoreRecall, {"symbol_ms": 7.0, "dt_ms": 2.0}, ("symbol_ms=7.0 is no whole number of bins of 2.0 ms",)),
         (StoreRecall, {"n_symbols": 1, "command_prob": 1.0}, ("at least 2", "command_prob=1.0 is outside")),
+        (StoreRecall, {"n_trials": 2.5, "rate_hz": "ten"}, ("n_trials=2.5 must be a whole number", "rate_hz='ten' must be a number")),
+        (EvidenceAccumulation, {"n_cues": 3.5}, ("n_cues=3.5 must be a whole number",)),
         (StoreRecall, {"dt_ms": 0.0}, ("dt_ms=0.0 must be positive",)),
     ],
 )
