@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from driving import drive, params_of
 from fitspike_neurons.gif import GIF
 from scipy.integrate import solve_ivp
@@ -65,6 +66,18 @@ def test_several_spikes_in_a_bin_reset_once_and_act_for_each():
     held_at = neuron.rest_mv - 2 * 7.0 / neuron.conductance_ns
     voltage = held_at + np.exp(-neuron.conductance_ns / neuron.capacitance_pf) * (neuron.reset_mv - held_at)
     assert found[1, 0] == pytest.approx(voltage - neuron.threshold_mv - 2 * neuron.threshold_jump_mv, abs=1e-12)
+
+
+def test_reset_and_the_other_effects_of_a_spike_are_told_apart():
+    """The reset moves the voltage alone; refractory bins, currents and threshold come of the spike without it."""
+    neuron = GIF()
+    params = params_of(neuron)
+    start, zero, one = neuron.init_state(params, 1), torch.zeros(1, 1).double(), torch.ones(1, 1).double()
+    (voltage, *others), _ = neuron.step_with_reset(params, start, zero, zero, one, 1.0)
+    assert voltage.item() == pytest.approx(-65.0 + 5.0 * np.exp(-5.0 / 100.0)) and not any(bool(other.any()) for other in others)
+    (voltage, bins_left, currents, movements), _ = neuron.step_with_reset(params, start, zero, one, zero, 1.0)
+    assert (voltage.item(), bins_left.item()) == (-65.0, 2.0)
+    assert currents.flatten().tolist() == [10.0, 10.0] and movements.flatten().tolist() == [2.0]
 
 
 def test_spike_triggered_currents_make_intervals_grow():

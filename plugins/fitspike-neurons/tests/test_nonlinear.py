@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from driving import drive, params_of
 from fitspike_neurons.adex import AdEx
 from fitspike_neurons.izhikevich import PATTERNS, Izhikevich
@@ -142,6 +143,19 @@ def test_strong_inhibition_silences_a_neuron_in_bins_of_any_width(dt_ms):
     p = PATTERNS["regular-spiking"]
     roots = np.roots([0.04, 5.0 - p["b"], 140.0 - 300.0])  # of dv/dt = 0 with u = b v
     assert not spikes.any() and found[-1, 0] + 30.0 == pytest.approx(roots.min(), abs=0.2)
+
+
+@pytest.mark.parametrize("neuron", [AdEx(jump_pa=50.0, reset_mv=-60.0), Izhikevich(d=6.0, c_mv=-55.0)], ids=lambda one: one.name)
+def test_reset_and_jump_of_a_spike_are_told_apart(neuron):
+    """In a bin so short that nothing else happens: the reset moves the voltage alone, the rest of the spike the slow variable alone."""
+    params, dt_ms = params_of(neuron), 1e-9
+    zero, one = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
+    start = (torch.full((1, 1), -70.0).double(), torch.full((1, 1), 3.0).double())
+    reset, jump = (neuron.reset_mv, neuron.jump_pa) if neuron.name == "adex" else (neuron.c_mv, neuron.d)
+    (voltage, slow), _ = neuron.step_with_reset(params, start, zero, zero, one, dt_ms)
+    assert (voltage.item(), slow.item()) == pytest.approx((reset, 3.0), abs=1e-5)
+    (voltage, slow), _ = neuron.step_with_reset(params, start, zero, one, zero, dt_ms)
+    assert (voltage.item(), slow.item()) == pytest.approx((-70.0, 3.0 + jump), abs=1e-5)
 
 
 def test_settings_are_checked():
