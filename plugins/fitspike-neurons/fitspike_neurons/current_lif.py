@@ -52,7 +52,7 @@ class CurrentLIF:
     softness_mv: float = 2.0
     reset_by_mv: float | None = None
     refractory_ms: float = 0.0
-    train: tuple[str, ...] = ("tau_m_ms", "tau_s_ms", "threshold_mv")
+    train: tuple[str, ...] = ("tau_m_ms", "tau_s_ms", "threshold_mv", "reset_by_mv")
 
     def __post_init__(self) -> None:
         check_settings(self, ("tau_m_ms", "tau_s_ms", "softness_mv"), may_be_zero=("refractory_ms",))
