@@ -60,7 +60,8 @@ def connectivity(run: Path, truth: Path | None, fdr: float, out: Path | None, as
     if table:
         shown = [[row[name] for name in ("post", "pre", "weight", "delay_ms", "q_value")] for row in table[:_ROWS_SHOWN]]
         print_table(
-            ["to (post)", "from (pre)", f"weight ({found.unit})", "delay (ms)", "q"], [[_text(cell) for cell in row] for row in shown]
+            ["to (post)", "from (pre)", f"weight ({found.unit})" if found.unit != "1" else "weight", "delay (ms)", "q"],
+            [[_text(cell) for cell in row] for row in shown],
         )
     if scores is not None:
         print_table(["against the truth", ""], [[name.replace("_", " "), _text(value)] for name, value in scores.items()])
