@@ -108,6 +108,14 @@ def test_adex_patterns_fire_as_integrated():
     assert np.ptp(intervals[2]) <= DT_MS + 1e-9  # tonic
 
 
+def test_defaults_are_the_published_neurons():
+    """Brette and Gerstner 2005 (281 pF, 30 nS, -70.6, -50.4 and 2 mV, 144 ms, 4 nS, 80.5 pA), Izhikevich 2003 (0.02, 0.2, -65, 8)."""
+    adex, izhikevich = AdEx(), Izhikevich()
+    assert (adex.capacitance_pf, adex.conductance_ns, adex.rest_mv, adex.threshold_mv, adex.slope_mv) == (281.0, 30.0, -70.6, -50.4, 2.0)
+    assert (adex.tau_w_ms, adex.coupling_ns, adex.jump_pa, adex.reset_mv) == (144.0, 4.0, 80.5, -70.6)
+    assert (izhikevich.a, izhikevich.b, izhikevich.c_mv, izhikevich.d, izhikevich.peak_mv) == (0.02, 0.2, -65.0, 8.0, 30.0)
+
+
 def test_adex_below_threshold_follows_the_integration():
     neuron = AdEx(softness_mv=1.0)
     current = np.random.default_rng(0).normal(200.0, 150.0, 60)
