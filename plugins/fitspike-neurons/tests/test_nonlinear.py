@@ -114,6 +114,14 @@ def test_defaults_are_the_published_neurons():
     assert (adex.capacitance_pf, adex.conductance_ns, adex.rest_mv, adex.threshold_mv, adex.slope_mv) == (281.0, 30.0, -70.6, -50.4, 2.0)
     assert (adex.tau_w_ms, adex.coupling_ns, adex.jump_pa, adex.reset_mv) == (144.0, 4.0, 80.5, -70.6)
     assert (izhikevich.a, izhikevich.b, izhikevich.c_mv, izhikevich.d, izhikevich.peak_mv) == (0.02, 0.2, -65.0, 8.0, 30.0)
+    published = {  # Izhikevich 2003, Figure 2
+        "regular-spiking": (0.02, 0.2, -65.0, 8.0),
+        "intrinsically-bursting": (0.02, 0.2, -55.0, 4.0),
+        "chattering": (0.02, 0.2, -50.0, 2.0),
+        "fast-spiking": (0.1, 0.2, -65.0, 2.0),
+        "low-threshold-spiking": (0.02, 0.25, -65.0, 2.0),
+    }
+    assert {name: tuple(p[key] for key in ("a", "b", "c_mv", "d")) for name, p in PATTERNS.items()} == published
 
 
 def test_adex_below_threshold_follows_the_integration():

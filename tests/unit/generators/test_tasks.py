@@ -5,6 +5,7 @@ import pytest
 from fitspike_datasets.task_evidence import EvidenceAccumulation
 from fitspike_datasets.task_pattern import PatternGeneration
 from fitspike_datasets.task_store_recall import StoreRecall
+from scipy import stats
 
 from fitspike.errors import InvalidInputError
 
@@ -49,6 +50,59 @@ def test_evidence_trial_has_cues_delay_and_recall_where_the_code_of_the_paper_ha
     assert np.mean(majority) == pytest.approx(0.5, abs=5 * 0.5 / 20)
     # all seven cues are on one side in 0.7^7 + 0.3^7 = 8.3 % of trials
     assert np.mean(np.isin(truth["cues"].sum(1), (0, 7))) == pytest.approx(0.7**7 + 0.3**7, abs=5 * np.sqrt(0.08 * 0.92 / 400))
+
+
+def test_numbers_of_cues_are_those_of_a_mixture_of_two_binomials():
+    """Histogram of right cues in 20000 trials, favoured side left or right; five standard errors of each bar."""
+    found = np.bincount(EvidenceAccumulation(n_trials=20000).truth(seed=0).values["cues"].sum(1), minlength=8) / 20000
+    expected = 0.5 * (stats.binom.pmf(np.arange(8), 7, 0.7) + stats.binom.pmf(np.arange(8), 7, 0.3))
+    np.testing.assert_array_less(np.abs(found - expected), 5 * np.sqrt(expected / 20000))
+
+
+@pytest.mark.parametrize(
+    ("task", "groups"),
+    [
+        (EvidenceAccumulation(n_trials=6), {"left": 10, "right": 10, "recall": 10, "background": 10}),
+        (StoreRecall(n_trials=2, symbol_ms=5.0), {"bit-0": 25, "bit-1": 25, "store": 25, "recall": 25}),
+        (PatternGeneration(n_inputs=7), {"noise": 7}),
+    ],
+    ids=lambda one: getattr(one, "name", ""),
+)
+def test_inputs_are_labelled_by_group_and_belong_to_one_population(task, groups):
+    recording = task.load(seed=4)
+    assert recording.neurons.labels.tolist() == [label for label, number in groups.items() for _ in range(number)]
+    assert set(recording.neurons.populations.tolist()) == {"input"}
+    if task.name == "evidence-accumulation":
+        majority = ["left" if row.sum() < 3.5 else "right" for row in task.truth(seed=4).values["cues"]]
+        binned = recording.bin()
+        assert [binned.condition_names[i] for i in binned.conditions] == majority and len(set(majority)) == 2
+
+
+SEEDED = [
+    (EvidenceAccumulation(n_trials=4, background_hz=200.0), 10),
+    (StoreRecall(n_trials=4, symbol_ms=50.0), 25),
+    (PatternGeneration(rate_hz=100.0), 25),
+]
+
+
+@pytest.mark.parametrize(("task", "width"), SEEDED, ids=lambda one: getattr(one, "name", ""))
+def test_input_spikes_are_drawn_anew_for_each_seed(task, width):
+    """Where a group of `width` inputs fires in both seeds its spikes differ: their correlation is below five standard errors."""
+    (first, _), (second, _) = (dense(task.load(seed=seed)) for seed in (0, 1))
+    active = [np.repeat(one.reshape(*one.shape[:2], 4, width).any(-1), width, axis=-1) for one in (first, second)]
+    both = active[0] & active[1]
+    assert both.sum() > 2500 and abs(np.corrcoef(first[both], second[both])[0, 1]) < 5 / np.sqrt(both.sum())
+
+
+def test_amplitudes_of_sines_span_a_factor_of_four():
+    """Ratios of the fitted amplitudes of 500 targets: at most 2 / 0.5, and 13 % of targets have one above 3.2."""
+    target = PatternGeneration(n_targets=500, n_inputs=1, trial_s=0.1).load(seed=0).bin().signals["target"]
+    t = np.arange(len(target)) / (len(target) - 1) * 2 * np.pi
+    basis = np.stack([np.ones(len(t)), *(f(k * t) for k in (1, 2, 3, 5) for f in (np.sin, np.cos))], axis=1)
+    found = np.linalg.lstsq(basis, target, rcond=None)[0][1:].reshape(4, 2, -1)
+    amplitude = np.hypot(found[:, 0], found[:, 1])
+    ratio = amplitude.max(0) / amplitude.min(0)
+    assert 3.2 < ratio.max() <= 4 + 1e-9
 
 
 def test_store_recall_asks_for_the_last_stored_bit():
