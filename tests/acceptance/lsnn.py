@@ -1,6 +1,6 @@
 """LSNN neurons against closed forms, and networks of them on tasks that need memory, trained by back-propagation through time.
 
-    python tests/acceptance/lsnn.py [neurons] [B2] [B3] [--seeds=3] [--workers=N]
+    python tests/acceptance/lsnn.py [neurons] [B2] [B3] [--seeds=5] [--workers=N]
 
 Without names the parts `neurons` and `B2` run; B3 takes longer and runs when it is named. neurons: threshold and voltage of adaptive LIF
 neurons, dependence on the bin width, the fused rollout against the plain loop. B2: store-recall with 10 LIF and 10 adaptive neurons, and
@@ -178,7 +178,7 @@ def main(arguments: list[str]) -> None:
         check_neurons(b)
     names = [name for part in parts for name in TASKS.get(part, ())]
     if names:
-        seeds = {name: range(int(options.get("seeds", 3))) for name in names}
+        seeds = {name: range(int(options.get("seeds", 5))) for name in names}
         found = run_seeds(RUN, seeds, int(options.get("workers", len(os.sched_getaffinity(0)))))
         for part, check in (("B2", check_store_recall), ("B3", check_evidence)):
             if part in parts:
