@@ -95,6 +95,35 @@ def test_rate_regulariser_is_the_sum_of_squared_rates_above_target(task):
     assert context.metrics["hidden_rate_hz"] == pytest.approx(1000 * rate.mean())
 
 
+@pytest.mark.parametrize("loss", [Readout(), RateRegulariser(rate_hz=20.0)], ids=lambda one: one.name)
+def test_bins_past_the_end_of_a_trial_do_not_count(loss):
+    """Trials of 40 and 25 bins, padded to 40: the mean is over 65 bins."""
+    rng = np.random.default_rng(2)
+    counts = [(rng.random((n_bins, N_IN)) < 0.3).astype(int) for n_bins in (40, 25)]
+    target = Signal(rng.normal(size=(65, 2)), 1000.0)
+    binned = Recording.from_counts(counts, dt_ms=1.0, signals={"target": target}).bin()
+    specs = all_specs(NETWORK, {loss.name: (loss, 1.0)}, binned.info())
+    params = to_tensors(initial_params(specs, Stream(0, "init")))
+    context = LossContext(NETWORK, params, binned.chunk(range(2), 0, 40), binned.info(), Stream(0, "x"))
+    value = loss(context)[loss.name].item()
+    inside = np.arange(40) < np.array([[40], [25]])
+    if loss.name == "readout":
+        error = (loss.outputs(context) - torch.as_tensor(context.chunk.signal_values["target"])).numpy()
+        expected = 0.5 * (error[inside] ** 2).sum(-1).mean()
+    else:
+        spikes = context.clamped.latents["hidden_spikes"].numpy()
+        assert spikes[~inside].any(), "hidden neurons go on firing in the padding"
+        expected = ((spikes[inside].mean(0) - 0.02) ** 2).sum()
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+
+
+def test_initial_weights_shrink_with_the_root_of_the_number_of_neurons(task):
+    """4000 weights: their standard deviation is known to 1.1 %."""
+    specs = Readout(weight_init=2.0).param_specs(replace(NETWORK, n_hidden=2000), task.bin().info())
+    weight = initial_params(specs, Stream(0, "init"))["weight"]
+    assert weight.shape == (2, 2000) and weight.std() == pytest.approx(2 / np.sqrt(2000), rel=0.056)
+
+
 def test_rule_can_replace_the_readouts_backward_product(task):
     """Outputs with the readout's weights and a gradient to the spikes through others: feedback alignment."""
     feedback = torch.as_tensor(np.random.default_rng(1).normal(size=(2, N_HIDDEN)))
