@@ -136,6 +136,24 @@ def test_full_matrices_leave_nothing_to_rewire_to():
         assert driver.active("w").all() and driver.active("v").all()
 
 
+def test_one_step_is_the_published_one():
+    """theta <- theta - eta sign dE/dw - eta l1 where active, by hand; what stays keeps its sign, and what comes is 0."""
+    driver = Driver(DeepR(n_active=10, l1=0.5), {"w": (4, 5)}, lr=0.1)
+    active, one = driver.active(), driver.sign().clone()
+    theta = torch.linspace(1.0, 3.0, 20, dtype=torch.float64).reshape(4, 5)
+    gradient = torch.randn(4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    first = tuple(active.nonzero()[0])
+    gradient[first] = 100.0 * one[first]
+    with torch.no_grad():
+        driver.raw["w"].copy_(torch.where(active, one * theta, 0.0))
+    driver.step(0, {"w": gradient})
+    expected = theta - 0.1 * one * gradient - 0.1 * 0.5
+    kept = active & (expected >= 0)
+    assert int(kept.sum()) == 9 and int(driver.active().sum()) == 10
+    torch.testing.assert_close(driver.raw["w"].detach(), torch.where(kept, one * expected, 0.0), rtol=0.0, atol=1e-14)
+    assert torch.equal(driver.sign()[kept], one[kept])
+
+
 def test_a_connection_at_zero_stays_until_it_falls_below():
     driver = Driver(DeepR(n_active=6), {"w": (4, 5)}, lr=0.1)
     begun = driver.active()
