@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,8 @@ def network_specs(model: SpikingNetwork, data: DataInfo) -> dict[str, ParamSpec]
     specs = _neuron_specs(model, data)
     unit = getattr(model.neuron, "current_unit", "1")
     own = input_specs(model, data, unit)
+    if "background" in own and (expected := _counts_to_start_at(model, data)) is not None:
+        own["background"] = replace(own["background"], init=_background(model, expected, data.dt_ms))
     basis = coupling_basis(model, data.dt_ms)
     if basis is not None:
         own |= _coupling_specs(model, data, basis.n_basis, unit)
@@ -51,20 +54,34 @@ def network_specs(model: SpikingNetwork, data: DataInfo) -> dict[str, ParamSpec]
 
 def _neuron_specs(model: SpikingNetwork, data: DataInfo) -> dict[str, ParamSpec]:
     """Return the neuron model's specs, started at the data's spike counts where the neuron model says how."""
-    n_units = data.n_neurons + model.n_hidden
-    specs = dict(model.neuron.param_specs(n_units))
-    emission = model.emission_object()
-    if data.mean_count is None or not hasattr(model.neuron, "params_for_count") or getattr(emission, "is_deterministic", False):
-        return specs
-    import torch
+    specs = dict(model.neuron.param_specs(data.n_neurons + model.n_hidden))
+    if hasattr(model.neuron, "params_for_count") and (expected := _counts_to_start_at(model, data)) is not None:
+        import torch
 
+        for name, value in model.neuron.params_for_count(torch.as_tensor(expected), model.emission_object(), data.dt_ms).items():
+            specs[name] = replace(specs[name], init=np.asarray(value))
+    return specs
+
+
+def _counts_to_start_at(model: SpikingNetwork, data: DataInfo) -> np.ndarray | None:
+    """Return mean counts per bin of all units, hidden ones at the recorded ones' mean; None where there is nothing to start at."""
+    if data.mean_count is None or getattr(model.emission_object(), "is_deterministic", False):
+        return None
     # A silent neuron starts as if it had fired half a spike.
     floor = 0.5 / max(1, int(np.sum(data.bins_per_trial)))
     visible = np.maximum(np.nan_to_num(data.mean_count), floor)
-    expected = np.concatenate([visible, np.full(model.n_hidden, visible.mean() if visible.size else floor)])
-    for name, value in model.neuron.params_for_count(torch.as_tensor(expected), emission, data.dt_ms).items():
-        specs[name] = replace(specs[name], init=np.asarray(value))
-    return specs
+    return np.concatenate([visible, np.full(model.n_hidden, visible.mean() if visible.size else floor)])
+
+
+def _background(model: SpikingNetwork, expected: np.ndarray, dt_ms: float) -> Callable[[Stream], np.ndarray]:
+    """Return what finds the background at which the neurons have these mean counts."""
+
+    def initial(stream: Stream) -> np.ndarray:
+        from fitspike.models.network_start import background_for_counts
+
+        return background_for_counts(model.neuron, expected, model.emission_object(), dt_ms, stream)
+
+    return initial
 
 
 def _coupling_specs(model: SpikingNetwork, data: DataInfo, n_basis: int, unit: str) -> dict[str, ParamSpec]:
