@@ -8,10 +8,9 @@ from typing import Any
 import click
 
 from fitspike.cli.output import print_json, print_table
+from fitspike.cli.settings import DEFAULT, default_layer, merge_layers
 from fitspike.config import Component, LossTerm, RunConfig, all_keys, explain, parse_config
-from fitspike.config_layers import Layer, merge, parse_settings, project_file, read_layer, standing_layers, user_file
-
-DEFAULT = "default"
+from fitspike.config_layers import Layer, parse_settings, project_file, read_layer, standing_layers, user_file
 
 
 @click.group()
@@ -64,14 +63,12 @@ def explain_key(key: str, settings: tuple[str, ...], file: Path | None, as_json:
 
 def _resolve(settings: tuple[str, ...], file: Path | None) -> tuple[RunConfig, dict[str, str]]:
     """Return the checked configuration and the origin of every key that a layer gave."""
-    defaults = RunConfig()
-    named = {"model": {"name": defaults.model.name}, "rule": {"name": defaults.rule.name}}  # so that a layer may give settings alone
-    layers = [Layer(DEFAULT, named), *standing_layers()]
+    layers = [default_layer(), *standing_layers()]
     if file is not None:
         layers.append(read_layer(file))
     if settings:
         layers.append(Layer("--set", parse_settings(settings, RunConfig.model_fields)))
-    merged, origins = merge(layers)
+    merged, origins = merge_layers(layers)
     return parse_config(merged), origins
 
 

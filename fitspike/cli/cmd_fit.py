@@ -33,7 +33,7 @@ SCORE_ROWS = (
 @click.command()
 @click.argument("recordings", metavar="[REC]...", nargs=-1)
 @recording_options
-@click.option("--model", metavar="NAME", help="Model. Default: coupled-glm, or spiking-network with --neuron.")
+@click.option("--model", metavar="NAME", help="Model. Default: coupled-glm; spiking-network with --neuron, or a rule that needs it.")
 @click.option("--neuron", metavar="NAME", help="Neuron model, for models made of neurons.")
 @click.option("--loss", metavar="NAME=WEIGHT,...", help="Losses with their weights. Default: nll=1.")
 @click.option("--rule", metavar="NAME", help="Learning rule. Default: the model's own solver, else bptt.")
@@ -117,10 +117,6 @@ def _nested(recordings: tuple[str, ...], options: dict[str, Any]) -> dict[str, A
     taken = {name: value for name, value in taken.items() if value is not None and value != ()}
     if "loss" in taken:
         taken["loss"] = parse_losses(taken["loss"])
-    if "neuron" in taken and "model" not in taken:
-        from fitspike.fitting.request import default_model
-
-        taken["model"] = default_model(has_neuron=True)
     if "transforms" in taken:
         taken["transforms"] = [{"name": name} for name in taken["transforms"]]
     data = data_settings(recordings, **options)

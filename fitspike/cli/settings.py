@@ -9,6 +9,9 @@ from typing import Any
 from fitspike.config import RunConfig, parse_config
 from fitspike.config_layers import Layer, merge, parse_settings, read_layer, standing_layers
 
+DEFAULT = "default"
+"""Origin of what no layer gives."""
+
 
 def resolve_settings(
     *, file: Path | None = None, base: Path | None = None, options: Mapping[str, Any] | None = None, settings: Iterable[str] = ()
@@ -27,9 +30,7 @@ def resolve_settings(
     InvalidInputError
         With every unknown key and wrong value.
     """
-    defaults = RunConfig()
-    named = {"model": {"name": defaults.model.name}, "rule": {"name": defaults.rule.name}}  # so that a layer may give settings alone
-    layers = [Layer("default", named)]
+    layers = [default_layer()]
     layers += [read_layer(base)] if base is not None else standing_layers()
     if file is not None:
         layers.append(read_layer(file))
@@ -37,7 +38,24 @@ def resolve_settings(
         layers = [_without_other_losses(layer, options["loss"]) for layer in layers]
     layers.append(Layer("options", options or {}))
     layers.append(Layer("--set", parse_settings(settings, RunConfig.model_fields)))
-    return parse_config(merge(layers)[0])
+    return parse_config(merge_layers(layers)[0])
+
+
+def default_layer() -> Layer:
+    """Return the first layer, which names model and rule, so that others may give settings alone."""
+    defaults = RunConfig()
+    return Layer(DEFAULT, {"model": {"name": defaults.model.name}, "rule": {"name": defaults.rule.name}})
+
+
+def merge_layers(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the merged settings and the origin of each; where no layer names the model, neuron model and learning rule decide on it."""
+    merged, origins = merge(layers)
+    rule = merged["rule"]
+    if origins.get("model.name") == DEFAULT and ("neuron" in merged or rule.get("name") != RunConfig().rule.name):
+        from fitspike.fitting.request import default_model
+
+        merged["model"]["name"] = default_model("neuron" in merged, rule)
+    return merged, origins
 
 
 def _without_other_losses(layer: Layer, named: Mapping[str, Any]) -> Layer:

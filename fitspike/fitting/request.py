@@ -10,6 +10,8 @@ from typing import Any
 from fitspike.config import RunConfig, Section
 from fitspike.datasets.selection import absolute_paths
 from fitspike.errors import InvalidInputError
+from fitspike.models.base import HasUnits
+from fitspike.plugin.registry import get_registry
 from fitspike.recording.recording import Recording
 from fitspike.recording.split import SplitSettings
 from fitspike.results.components import reference_to
@@ -90,7 +92,7 @@ def as_settings(
     """
     objects: dict[str, Any] = {}
     values: dict[str, Any] = {"data": _data_section(recording, select, objects)}
-    values["model"] = _component("model", default_model(neuron is not None) if model is None else model, objects, settings)
+    values["model"] = _component("model", default_model(neuron is not None, rule) if model is None else model, objects, settings)
     if neuron is not None:
         values["neuron"] = _component("neuron", neuron, objects)
     values["loss"] = _losses(loss, objects)
@@ -129,9 +131,23 @@ def _plain_choice(name: str, value: Any) -> Any:
     return ",".join(map(str, items)) if name == "trials" else [str(item) for item in items]
 
 
-def default_model(has_neuron: bool) -> str:
-    """Return the name of the model that is fitted where none is named: the one made of neurons if a neuron model is given."""
-    return NETWORK if has_neuron else "coupled-glm"
+def default_model(has_neuron: bool, rule: Any = "auto") -> str:
+    """Return the name of the model that is fitted where none is named.
+
+    It is the one made of neurons if a neuron model is given, or a learning rule (a name, table or object) that asks for what only that
+    model has.
+    """
+    return NETWORK if has_neuron or _asks_for_units(rule) else "coupled-glm"
+
+
+def _asks_for_units(rule: Any) -> bool:
+    """Return whether a learning rule serves models that let it drive their units; False for one that is not known."""
+    name = rule.get("name") if isinstance(rule, Mapping) else rule
+    if isinstance(name, str):
+        if name == "auto" or name not in get_registry().names("learning_rules"):
+            return False
+        rule = get_registry().get("learning_rules", name)
+    return HasUnits in getattr(rule, "requires", ())
 
 
 def _component(role: str, given: Any, objects: dict[str, Any], settings: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -131,7 +131,7 @@ print(json.dumps({"rule": result.config["rule"]["name"], "figures": len(result.p
 
 def test_the_command_fits_with_hidden_neurons_and_the_run_outlives_the_plugin(tmp_path):
     path, out = recording().save(tmp_path / "recording.fitspike"), tmp_path / "run"
-    command = [sys.executable, "-m", "fitspike", "fit", str(path), "--model", "spiking-network", "--set", "model.n_hidden=2"]
+    command = [sys.executable, "-m", "fitspike", "fit", str(path), "--set", "model.n_hidden=2"]
     command += ["--rule", "e-prop", "--set", "stop.max_steps=20", "--set", "batch.n_trials=4", "--out", str(out), "--no-report"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -144,3 +144,9 @@ def test_the_command_fits_with_hidden_neurons_and_the_run_outlives_the_plugin(tm
     assert told["rule"] == "e-prop" and told["figures"] > 3
     again = subprocess.run([*command[:-3], str(tmp_path / "again")], capture_output=True, text=True, env=environment, check=False)
     assert again.returncode == 1 and "no learning rule 'e-prop'" in again.stderr
+
+
+def test_without_a_model_the_one_made_of_neurons_is_fitted():
+    for rule in ("e-prop", {"name": "e-prop", "feedback": "random"}, EProp()):
+        result = fitspike.fit(recording(4), rule=rule, stop={"max_steps": 1}, **QUIET)
+        assert result.config["model"]["name"] == "spiking-network"

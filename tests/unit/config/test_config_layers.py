@@ -149,3 +149,18 @@ def test_an_unknown_key_is_not_explained():
 def test_every_key_is_documented(key):
     page = (Path(__file__).parents[3] / "docs" / "config.md").read_text(encoding="utf-8")
     assert f"| `{key}` | {explain(key)} |" in page
+
+
+@pytest.mark.parametrize(
+    ("settings", "model"),
+    [
+        ([], "coupled-glm"),
+        (["neuron.name=lif"], "spiking-network"),
+        (["rule.name=bptt"], "coupled-glm"),
+        (["neuron.name=lif", "model.n_hidden=2"], "spiking-network"),
+        (["neuron.name=lif", "model.name=coupled-glm"], "coupled-glm"),
+        (["rule.name=no-such-rule"], "coupled-glm"),
+    ],
+)
+def test_the_model_follows_from_neuron_and_rule_where_none_is_named(settings, model):
+    assert resolve_settings(settings=settings).model.name == model
