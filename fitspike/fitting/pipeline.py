@@ -71,7 +71,8 @@ def fit(
     Parameters
     ----------
     recording : path, several paths, neo Block, pynapple TsGroup, arrays (times_s, neuron_ids), or Recording
-    model : registered name, table with "name" and settings, or object; default: coupled-glm, or spiking-network with `neuron` or a rule that needs its units
+    model : registered name, table with "name" and settings, or object; default: coupled-glm, or spiking-network with
+        `neuron` or a learning rule that needs it
     settings : settings of a model given by name
     neuron : neuron model, for models made of neurons: name, table or object
     loss : name, object, or mapping name -> weight, table, or (object, weight)
