@@ -10,7 +10,7 @@ import numpy as np
 
 from fitspike import Recording
 from fitspike.plugin import DataCard, GroundTruth, Stream
-from fitspike_datasets.tasks import one_hot, task_card, task_problems, task_recording
+from fitspike_datasets.tasks import check_size, one_hot, task_card, task_problems, task_recording
 
 SIDES = ("left", "right")
 
@@ -61,6 +61,7 @@ class EvidenceAccumulation:
 
     def load(self, cache: Path | None = None, *, item: str | None = None, seed: int = 0) -> Recording:
         """Return the recording; the same seed gives the same trials."""
+        check_size(self, self.n_trials, self.n_bins, 4 * self.group_size)
         stream = Stream(seed, self.name)
         cues = self._cues(stream)
         prob = np.zeros((self.n_trials, self.n_bins, 4))

@@ -10,7 +10,7 @@ import numpy as np
 
 from fitspike import Recording
 from fitspike.plugin import DataCard, GroundTruth, Stream
-from fitspike_datasets.tasks import is_whole, task_card, task_problems, task_recording
+from fitspike_datasets.tasks import check_size, is_whole, task_card, task_problems, task_recording
 
 PERIODS_S = (1.0, 0.5, 1 / 3, 0.2)
 """Periods of the sines of a target, as parts of a trial that lasts 1 s."""
@@ -48,8 +48,9 @@ class PatternGeneration:
 
     def load(self, cache: Path | None = None, *, item: str | None = None, seed: int = 0) -> Recording:
         """Return the recording; the same seed gives the same input and targets."""
-        stream = Stream(seed, self.name)
         shape = (1, self._n_bins, self.n_inputs)
+        check_size(self, *shape)
+        stream = Stream(seed, self.name)
         spikes = (stream.child("input").numpy().random(shape) < self.rate_hz * self.dt_ms / 1000).astype(np.int8)
         return task_recording(spikes, self._target(stream)[None], self.dt_ms, {"noise": self.n_inputs})
 

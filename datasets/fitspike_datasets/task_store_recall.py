@@ -10,7 +10,7 @@ import numpy as np
 
 from fitspike import Recording
 from fitspike.plugin import DataCard, GroundTruth, Stream
-from fitspike_datasets.tasks import one_hot, task_card, task_problems, task_recording
+from fitspike_datasets.tasks import check_size, one_hot, task_card, task_problems, task_recording
 
 WAIT, STORE, RECALL = 0, 1, 2
 
@@ -61,12 +61,13 @@ class StoreRecall:
 
     def load(self, cache: Path | None = None, *, item: str | None = None, seed: int = 0) -> Recording:
         """Return the recording; the same seed gives the same sequences."""
+        bins_each = round(self.symbol_ms / self.dt_ms)
+        check_size(self, self.n_trials, self.n_symbols * bins_each, 4 * self.group_size)
         stream = Stream(seed, self.name)
         bits, commands, answer = self._sequences(stream)
         is_active = np.stack(
             [(bits == 0) & (commands != RECALL), (bits == 1) & (commands != RECALL), commands == STORE, commands == RECALL], axis=-1
         )
-        bins_each = round(self.symbol_ms / self.dt_ms)
         prob = np.repeat(is_active * (self.rate_hz * self.dt_ms / 1000), bins_each, axis=1)  # (n_trials, n_bins, 4)
         draws = stream.child("input").numpy().random((*prob.shape, self.group_size), dtype=np.float32)
         spikes = (draws < prob[..., None]).reshape(*prob.shape[:2], -1).astype(np.int8)

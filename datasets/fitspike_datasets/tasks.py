@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 
 from fitspike import Recording
-from fitspike.plugin import DataCard, NeuronTable, Problems, Signal
+from fitspike.plugin import DataCard, InvalidInputError, NeuronTable, Problems, Signal
 
 INPUT = "input"
 """Population of the inputs, for rules such as connect = ["input->hidden", "hidden->hidden"]."""
+
+
+_BYTES_EACH, _MOST_GB = 6, 4.0
+"""Memory of one input in one bin, a number in single precision beside what it is compared with; and what a task may take."""
 
 
 def task_problems(
@@ -55,6 +59,16 @@ def task_problems(
 def is_whole(number: float) -> bool:
     """Return whether a number is whole but for rounding; neither infinity is, nor what is 0 only by rounding."""
     return number == 0 or (0.5 < abs(number) < 1e15 and abs(number - round(number)) < 1e-6)
+
+
+def check_size(task: Any, n_trials: int, n_bins: int, n_inputs: int) -> None:
+    """Raise an InvalidInputError if the inputs of all trials are more than fit in memory while they are drawn."""
+    gigabytes = n_trials * n_bins * n_inputs * _BYTES_EACH / 1e9
+    if gigabytes > _MOST_GB:
+        raise InvalidInputError(
+            f"{task.name}: {n_trials} trials of {n_bins} bins and {n_inputs} inputs take {gigabytes:.1f} GB while they are drawn; the "
+            f"limit is {_MOST_GB:g} GB. Use fewer trials or inputs, or wider bins (dt_ms={task.dt_ms})."
+        )
 
 
 def task_card(task: Any, summary: str, citation: str, notes: tuple[str, ...]) -> DataCard:

@@ -194,3 +194,9 @@ def test_delays_may_be_left_out():
     spikes, target = dense(EvidenceAccumulation(n_trials=2, gap_ms=0.0, delay_ms=0.0, background_hz=0.0).load())
     assert spikes.shape == (2, 850, 40) and not spikes[:, :, 30:].any()
     assert (target.sum(-1) == np.repeat([0.0, 1.0], [700, 150])).all()
+
+
+@pytest.mark.parametrize("task", [PatternGeneration, EvidenceAccumulation, StoreRecall])
+def test_inputs_beyond_memory_are_refused_before_they_are_drawn(task):
+    with pytest.raises(InvalidInputError, match=r"take [\d.]+ GB while they are drawn.*fewer trials or inputs, or wider bins"):
+        task(dt_ms=1e-5).load()
