@@ -15,7 +15,7 @@ from fitspike.datasets.selection import load_data
 from fitspike.errors import FitspikeError, InvalidInputError, Problems, counted
 from fitspike.fitting.machine import check_backend, check_device
 from fitspike.fitting.request import Request
-from fitspike.fitting.resolve import Components, check_rule, resolve, with_emission
+from fitspike.fitting.resolve import Components, blaming_plugins, check_rule, resolve, with_emission
 from fitspike.learning.base import HasPlanCheck, TrainingPlan
 from fitspike.learning.optimisers import make_optimiser
 from fitspike.losses.base import HasCheck
@@ -79,7 +79,7 @@ def prepare(request: Request) -> Prepared:
     init: Any = {}
     given = problems.attempt(_given_params, request, described)
     if specs is not None:
-        init = problems.attempt(initial_params, specs, Stream(request.config.seed, "init"), given)
+        init = problems.attempt(_initial, components, specs, request.config.seed, given)
         if components.rule is not None and rule_fits:
             problems.attempt(components.rule.bind, components.model, specs, components.losses, data.train.info(), Stream(0, "check"))
     for loss, _ in components.losses.values():
@@ -90,6 +90,12 @@ def prepare(request: Request) -> Prepared:
     problems.raise_if_any()
     test = None if data.test is None else described.renumber(data.test)
     return Prepared(data.recording, data.train, test, data.parts.held_out_neurons, components, described, specs, init, notes)
+
+
+def _initial(components: Components, specs: Mapping[str, ParamSpec], seed: int, given: ParamArrays | None) -> ParamArrays:
+    """Return the initial parameters; networks find some of them by driving their neurons."""
+    with blaming_plugins(components, "finding where its parameters start"):
+        return initial_params(specs, Stream(seed, "init"), given)
 
 
 def _refractory_notes(model: Any, train: BinnedSpikes) -> tuple[str, ...]:

@@ -36,8 +36,17 @@ NEURON = """
     def fitspike_register_neuron_models(register):
         register(Constant, aliases={aliases})
 """
+BY_ITSELF = """
+        def params_for_count(self, expected, emission, dt_ms):
+            return {"bias": emission.drive_for(expected, dt_ms).numpy()}
+"""
 SHORT = ["--progress", "off", "--threads", "1", "--set", "stop.max_steps=2", "--set", "simulation.max_seconds=1"]
 SHORT += ["--set", "score.n_bootstrap=20", "--set", "score.co_smoothing_bins=0"]
+
+
+def neuron_that_starts_by_itself(name):
+    """Return the source of a neuron that is not driven before the fit to find where it starts."""
+    return NEURON.format(name=name, aliases=()).replace("\n\n    @hookimpl", f"\n{BY_ITSELF.lstrip(chr(10))}\n    @hookimpl", 1)
 
 
 @pytest.fixture
@@ -305,7 +314,7 @@ def test_kernels_that_fail_are_passed_over_with_the_reason(plugin_folder, regist
     ids=["raises", "exits", "returns too little"],
 )
 def test_a_neuron_that_fails_in_the_middle_of_a_fit_is_blamed(plugin_folder, registry_of, session, tmp_path, capsys, fault, told, found):
-    source = NEURON.format(name="faulty-neuron", aliases=()).replace('return state, params["bias"] + current', fault)
+    source = neuron_that_starts_by_itself("faulty-neuron").replace('return state, params["bias"] + current', fault)
     plugin_folder.install("faulty", source)
     registry_of()
     assert run(["fit", session, "--neuron", "faulty-neuron", *SHORT, "--out", str(tmp_path / "run")]) == 1
@@ -314,6 +323,17 @@ def test_a_neuron_that_fails_in_the_middle_of_a_fit_is_blamed(plugin_folder, reg
     assert json.loads((tmp_path / "run" / "status.json").read_text(encoding="utf-8"))["state"] == "failed"
     assert run(["plugins", "check", "faulty"]) == 1
     assert found in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fault", ["raise RuntimeError('no current today')", "raise SystemExit(0)", "return state"])
+def test_a_neuron_that_cannot_be_driven_is_blamed_before_the_fit(plugin_folder, registry_of, session, tmp_path, capsys, fault):
+    source = NEURON.format(name="faulty-neuron", aliases=()).replace('return state, params["bias"] + current', fault)
+    plugin_folder.install("faulty", source)
+    registry_of()
+    assert run(["fit", session, "--neuron", "faulty-neuron", *SHORT, "--out", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert "plugin 'faulty' (fitspike-faulty 1.0) failed while finding where its parameters start" in error and "Traceback" not in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_listener_hears_start_steps_and_how_the_fit_ended(plugin_folder, registry_of, session, tmp_path):
@@ -333,7 +353,7 @@ def test_a_listener_hears_start_steps_and_how_the_fit_ended(plugin_folder, regis
             heard.append(("end", type(result).__name__, (run.run_dir / "params.npz").exists()))
         """,
     )
-    plugin_folder.install("faulty", NEURON.format(name="faulty-neuron", aliases=()).replace("return state, ", "raise KeyError; "))
+    plugin_folder.install("faulty", neuron_that_starts_by_itself("faulty-neuron").replace("return state, ", "raise KeyError; "))
     registry_of()
     assert (
         run(

@@ -8,11 +8,13 @@ from typing import Any
 from fitspike.errors import ConformanceError, FitspikeError
 from fitspike.plugin.conformance.data import check_dataset, check_reader
 from fitspike.plugin.conformance.hardware import check_hardware_target
-from fitspike.plugin.conformance.learning import check_learning_rule, check_loss, check_update_transform
+from fitspike.plugin.conformance.learning_rule import check_learning_rule
+from fitspike.plugin.conformance.loss import check_loss
 from fitspike.plugin.conformance.model import check_model
 from fitspike.plugin.conformance.neuron_model import check_neuron_model
 from fitspike.plugin.conformance.report import Outcome
 from fitspike.plugin.conformance.statistic import check_statistic
+from fitspike.plugin.conformance.update_transform import check_update_transform
 from fitspike.plugin.registry import Entry
 
 CHECKS: dict[str, Callable[[Any], Outcome]] = {
