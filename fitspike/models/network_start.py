@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fitspike.neurons.base import Emission, NeuronModel
+from fitspike.neurons.base import Emission, HasLinearForm, NeuronModel
 from fitspike.params import initial_params, to_tensors
 from fitspike.rng import Stream
 
@@ -15,8 +15,8 @@ _N_CANDIDATES = 48
 _SMALLEST, _LARGEST = 1e-3, 1e5
 """Sizes of input that are tried first, in the neuron model's unit; models are written in pA, mV or numbers about 1."""
 
-_FEWEST_BINS, _MOST_BINS, _MOST_MS = 100, 1000, 2000.0
-"""Bins over which the means are taken: two intervals of the rarest neuron, but within these bounds."""
+_FEWEST_BINS, _MOST_BINS, _MOST_MS = 100, {"linear": 1000, "other": 300}, 2000.0
+"""Bins over which the means are taken: two intervals of the rarest neuron, but within these bounds; bins of other neurons are dear."""
 
 
 def background_for_counts(neuron: NeuronModel, expected: np.ndarray, emission: Emission, dt_ms: float, stream: Stream) -> np.ndarray:
@@ -31,7 +31,8 @@ def background_for_counts(neuron: NeuronModel, expected: np.ndarray, emission: E
     """
     params = to_tensors(initial_params(neuron.param_specs(len(expected)), stream))
     wanted = torch.as_tensor(np.asarray(expected, dtype=np.float64))
-    spikes = _regular_spikes(wanted, dt_ms)
+    most = _MOST_BINS["linear" if isinstance(neuron, HasLinearForm) else "other"]
+    spikes = _regular_spikes(wanted, max(_FEWEST_BINS, min(most, round(_MOST_MS / dt_ms))))
     sizes = torch.logspace(np.log10(_SMALLEST), np.log10(_LARGEST), _N_CANDIDATES // 2, dtype=torch.float64)
     tried = torch.cat([-sizes.flip(0), torch.zeros(1, dtype=torch.float64), sizes])
     found = _mean_counts(neuron, params, emission, tried[:, None].expand(-1, len(wanted)), spikes, dt_ms)
@@ -41,9 +42,8 @@ def background_for_counts(neuron: NeuronModel, expected: np.ndarray, emission: E
     return between[_nearest(means, wanted), torch.arange(len(wanted))].numpy()
 
 
-def _regular_spikes(wanted: torch.Tensor, dt_ms: float) -> torch.Tensor:
-    """Return spikes (n_bins, n_neurons) at equal intervals, as many as wanted."""
-    most = max(_FEWEST_BINS, min(_MOST_BINS, round(_MOST_MS / dt_ms)))
+def _regular_spikes(wanted: torch.Tensor, most: int) -> torch.Tensor:
+    """Return spikes (n_bins, n_neurons) at equal intervals, as many as wanted, in at most so many bins."""
     n_bins = int(min(most, max(_FEWEST_BINS, 2.0 / float(wanted.min()))))
     t = torch.arange(n_bins + 1, dtype=torch.float64)[:, None]
     return torch.floor(t * wanted + 0.5).diff(dim=0)
