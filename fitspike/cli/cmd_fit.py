@@ -209,6 +209,10 @@ def show(result: Any) -> None:
             f"{counted(scores['n_spikes'], 'spike')} of {counted(scores['n_neurons'], 'neuron')} in {counted(scores['n_bins'], 'bin')}; "
             f"errors from {scores['blocks']}."
         )
+    for name, found in result.simulation.get("targets", {}).items():
+        measures = ", ".join(f"{measure} {value:.4g}" for measure, value in found.items() if measure != "n_trials")
+        part = "held-out" if result.statistics["recorded/is_held_out"] else "training"
+        click.echo(f"target of {name}, {counted(found['n_trials'], f'{part} trial')}: {measures}")
     for note in result.notes:
         click.echo(f"note: {note}")
     click.echo(f"{result.status.name}: {result.message} {result.status.advice}")

@@ -12,6 +12,7 @@ from fitspike.config import RunConfig
 from fitspike.errors import InvalidInputError
 from fitspike.fitting.optimise import Fitted
 from fitspike.fitting.prepare import Prepared
+from fitspike.fitting.targets import beside_targets
 from fitspike.models.base import HasCaveats, HasConnectivity, HasPopulations, HasStability
 from fitspike.models.connectivity import Connectivity
 from fitspike.params import to_tensors
@@ -76,6 +77,7 @@ def simulate_beside(prepared: Prepared, fitted: Fitted, config: RunConfig) -> tu
     data = prepared.train if prepared.test is None else prepared.test
     settings = SummarySettings(psth_window_ms=config.score.psth_window_ms)
     recorded = {f"recorded/{name}": value for name, value in summarise(data, settings).items()}
+    recorded["recorded/is_held_out"] = np.array(prepared.test is not None)
     if config.simulation.max_seconds == 0:
         return {}, recorded, []
     stream = Stream(config.seed, "simulation")
@@ -194,6 +196,8 @@ def judge(prepared: Prepared, fitted: Fitted, config: RunConfig, stop_if_asked: 
     notes += [*stability_note(fitted), *(fitted.model.caveats() if isinstance(fitted.model, HasCaveats) else ())]
     simulation, statistics, warnings = simulate_beside(prepared, fitted, config)
     stop_if_asked()
+    targets, traces = beside_targets(prepared, fitted, config)
+    simulation, statistics = simulation | ({"targets": targets} if targets else {}), statistics | traces
     statistics |= model_statistics(fitted, prepared.data.dt_ms, Stream(config.seed, "populations"))
     if score is not None:
         statistics |= score_statistics(score)

@@ -28,6 +28,20 @@ class FreeRun(NamedTuple):
     chunk: SpikeChunk
 
 
+class Traces(NamedTuple):
+    """What a loss compares over time.
+
+    output, target : Tensor, (n_trials, n_bins, n_out)
+    weight : Tensor, (n_trials, n_bins), 0 where nothing is compared
+    is_class : whether outputs are probabilities of classes, and targets 1 for the right one
+    """
+
+    output: torch.Tensor
+    target: torch.Tensor
+    weight: torch.Tensor
+    is_class: bool = False
+
+
 ReadoutProduct: TypeAlias = "Callable[[str, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]"
 """(name, spikes, weight, decay, gain) -> outputs: what `fitspike.losses.readout.leaky_readout` computes."""
 
@@ -85,7 +99,8 @@ class Loss(Protocol):
     Optional: `check(binned, model)` raises an InvalidInputError, before anything is computed, where the loss makes no sense for these
     training data; `record(binned)` returns what the loss needs to know of them, once per fit, which comes back as
     `context.recorded[name]` with the loss's own name; `param_specs(model, data)` returns the specs of parameters of its own, which are
-    fitted and stored as NAME/PARAMETER and come back as `context.own(self)`.
+    fitted and stored as NAME/PARAMETER and come back as `context.own(self)`; `traces(context)` returns what is compared over time, which is
+    drawn for trials not trained on.
     """
 
     name: str
@@ -120,4 +135,13 @@ class HasCheck(Protocol):
 
     def check(self, binned: BinnedSpikes, model: Model) -> None:
         """Raise an InvalidInputError where it does not."""
+        ...
+
+
+@runtime_checkable
+class HasTraces(Protocol):
+    """A loss that compares signals over time and can show them: the output of a readout beside its target, say."""
+
+    def traces(self, context: LossContext) -> Traces:
+        """Return what is compared in the trials of the context's chunk."""
         ...

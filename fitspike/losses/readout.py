@@ -11,7 +11,7 @@ import torch
 
 from fitspike.errors import InvalidInputError, Problems, did_you_mean
 from fitspike.kernels.spike_trace import spike_trace
-from fitspike.losses.base import LossContext, LossTerms
+from fitspike.losses.base import LossContext, LossTerms, Traces
 from fitspike.params import ParamSpec
 from fitspike.rng import Stream
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ERRORS = ("squared", "cross_entropy")
 SCALINGS = ("one_minus_decay", "unit")
+CLASSIFIED = ("bin", "decision")
 
 
 def leaky_readout(name: str, spikes: torch.Tensor, weight: torch.Tensor, decay: torch.Tensor, gain: float) -> torch.Tensor:
@@ -52,6 +53,8 @@ class Readout:
     (not without any); a decision is the largest mean output over successive bins of one target class.
 
     error : "squared" or "cross_entropy" (targets then are 1 for the class and 0 elsewhere, all 0 where there is none)
+    classify : "bin", or "decision": the cross-entropy of the mean output of each decision, averaged over decisions (as in the code of
+        Bellec et al. 2018, NeurIPS 31); targets then are 0 or 1
     target : name of the signal (n_bins, n_out)
     target_weight : name of a signal (n_bins, 1) with the weight of each bin; "": 1, or 0 where a class is asked for and there is none
     tau_out_ms : time constant of the readout
@@ -63,6 +66,7 @@ class Readout:
     name: ClassVar[str] = "readout"
     needs: ClassVar[frozenset[str]] = frozenset({"chunk"})
     error: str = "squared"
+    classify: str = "bin"
     target: str = "target"
     target_weight: str = ""
     tau_out_ms: float = 20.0
@@ -72,9 +76,15 @@ class Readout:
 
     def __post_init__(self) -> None:
         problems = Problems(f"loss {self.name!r}")
-        for name, value, known in (("error", self.error, ERRORS), ("output_scaling", self.output_scaling, SCALINGS)):
+        for name, value, known in (
+            ("error", self.error, ERRORS),
+            ("classify", self.classify, CLASSIFIED),
+            ("output_scaling", self.output_scaling, SCALINGS),
+        ):
             if value not in known:
                 problems.add(f"{name}={value!r} is unknown{did_you_mean(value, known)} Known: {', '.join(known)}.")
+        if self.classify == "decision" and self.error == "squared":
+            problems.add("classify='decision' is for error='cross_entropy': a squared error has no decisions. Leave one of them out.")
         if not self.tau_out_ms > 0:
             problems.add(f"tau_out_ms={self.tau_out_ms} must be positive.")
         if not self.weight_init >= 0:
@@ -107,6 +117,10 @@ class Readout:
                     f"cross_entropy asks for a target of 1 in the channel of the class and 0 elsewhere, or all 0 where there is none; "
                     f"{self.target!r} lies between {target.min():.3g} and {target.max():.3g}, with sums up to {target.sum(1).max():.3g}. "
                     "Use 'squared' for values."
+                )
+            elif self.classify == "decision" and not np.isin(target, (0, 1)).all():
+                problems.add(
+                    f"classify='decision' asks for one right class in each bin, and {self.target!r} has values between 0 and 1. Use 'bin'."
                 )
         if self.target_weight in binned.source_signals:
             weight = binned.source_signals[self.target_weight].values
@@ -144,7 +158,7 @@ class Readout:
         return specs
 
     def __call__(self, context: LossContext) -> LossTerms:
-        """Return {"readout": mean error per trial and bin}.
+        """Return {"readout": mean error per trial and bin, or per decision}.
 
         Raises
         ------
@@ -157,19 +171,33 @@ class Readout:
                 f"loss {self.name!r} reads whole trials, and chunks have {chunk.n_bins} bins. Set n_bins of [batch] to at least "
                 f"{int(np.max(context.data.bins_per_trial))}."
             )
-        output = self.outputs(context)
-        target = torch.as_tensor(chunk.signal_values[self.target], dtype=output.dtype, device=output.device)
-        weight = self._bin_weight(context, target)
+        output, target, weight = self._compared(context)
         total = weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
         if self.error == "squared":
             per_bin = 0.5 * (output - target).square().sum(-1)
             metric, found = "nmse", _nmse(output.detach(), target, weight)
         else:
+            decided, wanted = _decisions(output, target, weight)
+            wrong = (decided.argmax(-1) != wanted).double()
+            metric, found = "error", float(wrong.mean()) if len(wrong) else float("nan")
             per_bin = -(target * torch.log_softmax(output, dim=-1)).sum(-1)
-            metric, found = "error", _wrong_decisions(output.detach(), target, weight)
         if np.isfinite(found):
             context.metrics[f"{self.name}_{metric}"] = found
+        if self.classify == "decision":
+            return {self.name: torch.nn.functional.cross_entropy(decided, wanted) if len(wanted) else output.sum() * 0.0}
         return {self.name: (weight * per_bin).sum() / total}
+
+    def traces(self, context: LossContext) -> Traces:
+        """Return the outputs, or for cross_entropy the probabilities of the classes, beside the target."""
+        output, target, weight = self._compared(context)
+        is_class = self.error == "cross_entropy"
+        return Traces(torch.softmax(output, dim=-1) if is_class else output, target, weight, is_class)
+
+    def _compared(self, context: LossContext) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return outputs and target, (n_trials, n_bins, n_out), and the weight of each bin."""
+        output = self.outputs(context)
+        target = torch.as_tensor(context.chunk.signal_values[self.target], dtype=output.dtype, device=output.device)
+        return output, target, self._bin_weight(context, target)
 
     def outputs(self, context: LossContext) -> torch.Tensor:
         """Return y, (n_trials, n_bins, n_out)."""
@@ -197,13 +225,13 @@ def _nmse(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> f
     return float((weight * (output - target).square()).sum() / (weight * (target - mean).square()).sum())
 
 
-def _wrong_decisions(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> float:
-    """Return the fraction of decisions that are wrong, one decision per run of successive bins that ask for one class."""
+def _decisions(output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the mean outputs (n_decisions, n_out) and the right class (n_decisions,): one for each run of successive bins of a class."""
     label = torch.where(weight > 0, target.argmax(-1), -1)  # (n_trials, n_bins)
     is_new = torch.ones_like(label, dtype=torch.bool)
     is_new[:, 1:] = label[:, 1:] != label[:, :-1]
-    run = torch.cumsum(is_new.flatten(), 0) - 1
-    summed = output.new_zeros(int(run[-1]) + 1, output.shape[-1]).index_add_(0, run, (weight.unsqueeze(-1) * output).flatten(0, 1))
-    wanted = label.flatten()[is_new.flatten()]
+    run, wanted = torch.cumsum(is_new.flatten(), 0) - 1, label.flatten()[is_new.flatten()]
+    summed = output.new_zeros(len(wanted), output.shape[-1]).index_add(0, run, (weight.unsqueeze(-1) * output).flatten(0, 1))
+    total = output.new_zeros(len(wanted)).index_add(0, run, weight.flatten())
     is_asked = wanted >= 0
-    return float((summed.argmax(-1) != wanted)[is_asked].float().mean()) if bool(is_asked.any()) else float("nan")
+    return summed[is_asked] / total[is_asked].unsqueeze(-1), wanted[is_asked]

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fitspike.errors import InvalidInputError, UnknownNameError, did_you_mean
-from fitspike.plotting import connectivity, learning_curve, populations, psth, raster, statistics, style
+from fitspike.plotting import connectivity, learning_curve, populations, psth, raster, statistics, style, targets
 from fitspike.plotting.run_files import RunFiles
 
 FALSE_DISCOVERY = 0.05
@@ -31,7 +31,8 @@ def available(run: RunFiles) -> dict[str, Drawing]:
     """Return every figure whose numbers the run holds, by name."""
     found = [make(run) for make in (_raster, _panel, _intervals, _psth, _psth_scores, _rescaling, _neuron_scores)]
     found += [_population_activity(run), _population_coupling(run), _dwell_times(run), _pulse_responses(run)]
-    found += [_coupling(run), _coupling_filters(run), _history_filters(run), *_stimulus_filters(run), _selection(run), _learning(run)]
+    found += [_coupling(run), _coupling_filters(run), _history_filters(run), *_stimulus_filters(run), *_targets(run)]
+    found += [_selection(run), _learning(run)]
     return {drawing.name: drawing for drawing in found if drawing is not None}
 
 
@@ -51,6 +52,7 @@ NAMES = (
     "coupling-filters",
     "history-filters",
     "filters-NAME",
+    "targets-NAME",
     "selection",
     "learning-curve",
 )
@@ -78,7 +80,7 @@ def draw(run_dir: Path, what: Sequence[str] = (), folder: Path | None = None, fo
         raise InvalidInputError(f"no figure format {format!r}{did_you_mean(format, style.FORMATS)} Known: {', '.join(style.FORMATS)}.")
     drawings = available(RunFiles.read(run_dir))
     for name in what:
-        if name not in drawings and name not in NAMES and not name.startswith("filters-"):
+        if name not in drawings and name not in NAMES and not name.startswith(("filters-", "targets-")):
             raise UnknownNameError(f"no figure {name!r}{did_you_mean(name, [*NAMES, *drawings])} Known: {', '.join(NAMES)}.")
     missing = [name for name in what if name not in drawings]
     if missing:
@@ -90,7 +92,8 @@ def draw(run_dir: Path, what: Sequence[str] = (), folder: Path | None = None, fo
 
 def part_shown(run: RunFiles) -> str:
     """Return which data figures and simulation refer to: what was held out, or without that the training data."""
-    return "held-out data" if "n_bins" in run.score else "training data"
+    is_held_out = run.statistics.get("recorded/is_held_out", "n_bins" in run.score)  # runs of before it was stored have none
+    return "held-out data" if is_held_out else "training data"
 
 
 def _raster(run: RunFiles) -> Drawing | None:
@@ -320,6 +323,28 @@ def _stimulus_filters(run: RunFiles) -> list[Drawing]:
         for name in names
         if name not in ("history", "coupling") and name in found
     ]
+
+
+def _targets(run: RunFiles) -> list[Drawing]:
+    found = run.group("targets")
+    drawings = []
+    for name in dict.fromkeys(one.rpartition("/")[0] for one in found):
+        time_ms, output, target, weight, is_class = (
+            found[f"{name}/{part}"] for part in ("time_ms", "output", "target", "weight", "is_class")
+        )
+        what = (
+            "probabilities that the network gives to the classes; shaded: the right class, where one is asked for"
+            if is_class
+            else ("outputs of the network over their targets")
+        )
+        drawings.append(
+            Drawing(
+                f"targets-{name}",
+                f"Loss {name}, {part_shown(run)}: {what}.",
+                lambda parts=(time_ms, output, target, weight), is_class=is_class: targets.draw_targets(*parts, is_class=bool(is_class)),
+            )
+        )
+    return drawings
 
 
 def selection_rows(selection: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -114,6 +114,7 @@ def render(run: RunFiles, figure_folder: Path | None = None) -> str:
         simulation=_simulation(run.simulation),
         agreement=_agreement(run.simulation),
         counted_neurons=[(text, run.simulation[name]) for name, text in COUNTED.items() if run.simulation.get(name) is not None],
+        targets=target_rows(run.simulation),
         couplings=_couplings(run),
         figures={name: _embedded(name, drawing, figure_folder) for name, drawing in available(run).items()},
         provenance=_flat({name: value for name, value in run.provenance.items() if name not in ("data", "packages", "plugins", "command")}),
@@ -285,6 +286,15 @@ def _agreement(values: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return measures of agreement: of one half of the data with the other, and of the simulation with the data."""
     halves = values.get("split_half", {})
     return [(text, halves.get(name), values[name]) for name, text in AGREEMENT.items() if values.get(name) is not None]
+
+
+def target_rows(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return each measure of how a network meets the targets of its losses, with the number of trials."""
+    return [
+        (f"{name}: {measure.removeprefix(f'{name}_').replace('_', ' ') if measure != name else 'loss'}", value)
+        for name, measures in values.get("targets", {}).items()
+        for measure, value in measures.items()
+    ]
 
 
 def _neurons(run: RunFiles) -> list[dict[str, Any]]:

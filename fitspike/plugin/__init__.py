@@ -40,7 +40,7 @@ _LAZY = {
     "fitspike.rollout": ("Driven", "LinearState", "RolloutCarry", "rollout"),
     "fitspike.statistics.base": ("Expected", "Statistic"),
     "fitspike.statistics.winners": ("dwell_times_s", "switch_bins", "winning_population"),
-    "fitspike.losses.base": ("FreeRun", "HasCheck", "HasParams", "HasRecord", "Loss", "LossContext"),
+    "fitspike.losses.base": ("FreeRun", "HasCheck", "HasParams", "HasRecord", "HasTraces", "Loss", "LossContext", "Traces"),
     "fitspike.losses.readout": ("leaky_readout",),
     "fitspike.models.base": (
         "DataInfo",

@@ -15,8 +15,16 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_
 """Environment variables that say how many threads a process may start."""
 
 
-def run_seeds(functions: Mapping[str, Callable[[int], Any]], seeds: Mapping[str, Sequence[int]], n_workers: int) -> dict[str, list[Any]]:
-    """Return by name what a function of that name, defined at the top of a module, returns for each of its seeds, in their order."""
+def run_seeds(
+    functions: Mapping[str, Callable[[int], Any]],
+    seeds: Mapping[str, Sequence[int]],
+    n_workers: int,
+    figure: Callable[[Any], str] = lambda result: "done",
+) -> dict[str, list[Any]]:
+    """Return by name what a function of that name, defined at the top of a module, returns for each of its seeds, in their order.
+
+    What `figure` says of a result is printed as soon as it is there, so that a long run can be judged before its end.
+    """
     began, found = time.monotonic(), {}
     jobs = [(name, seed) for name, own in seeds.items() for seed in own]
     with one_thread_each(), ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
@@ -28,7 +36,11 @@ def run_seeds(functions: Mapping[str, Callable[[int], Any]], seeds: Mapping[str,
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-            print(f"[{time.monotonic() - began:7.1f} s] {name} seed {seed} done, {done} of {len(jobs)}", file=sys.stderr, flush=True)
+            print(
+                f"[{time.monotonic() - began:7.1f} s] {name} seed {seed}: {figure(found[name, seed])} ({done} of {len(jobs)})",
+                file=sys.stderr,
+                flush=True,
+            )
     return {name: [found[name, seed] for seed in own] for name, own in seeds.items()}
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _eprop_recordings import added_mib, hidden_scores
-from _lsnn_tasks import Setup, evidence, iterate, pattern, store_recall
+from _lsnn_tasks import Setup, evidence, iterate, pattern, progress, store_recall
 from _seeds import one_thread_each, run_seeds
 from _table import Bounds
 from fitspike_eprop.rule import EProp
@@ -251,7 +251,7 @@ def main(arguments: list[str]) -> None:
     seeds, n_workers = range(int(options.get("seeds", 5))), int(options.get("workers", len(os.sched_getaffinity(0))))
     for part, functions in TASKS.items():
         if part in parts:
-            found = run_seeds(functions, dict.fromkeys(functions, seeds), n_workers)
+            found = run_seeds(functions, dict.fromkeys(functions, seeds), n_workers, str if part == "hidden" else progress)
             CHECKS[part](b, found)
     b.finish()
 

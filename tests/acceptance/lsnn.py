@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _lsnn_tasks import Setup, evidence, iterate, store_recall
+from _lsnn_tasks import Setup, evidence, iterate, progress, store_recall
 from _seeds import run_seeds
 from _table import Bounds
 from fitspike_neurons.alif import ALIF
@@ -179,7 +179,7 @@ def main(arguments: list[str]) -> None:
     names = [name for part in parts for name in TASKS.get(part, ())]
     if names:
         seeds = {name: range(int(options.get("seeds", 5))) for name in names}
-        found = run_seeds(RUN, seeds, int(options.get("workers", len(os.sched_getaffinity(0)))))
+        found = run_seeds(RUN, seeds, int(options.get("workers", len(os.sched_getaffinity(0)))), progress)
         for part, check in (("B2", check_store_recall), ("B3", check_evidence)):
             if part in parts:
                 check(b, found)

@@ -13,6 +13,7 @@ from fitspike.hardware.base import HardwareConstraints
 from fitspike.hardware.simulator import Simulator
 from fitspike.learning.bptt import BPTT
 from fitspike.losses.likelihood import NegativeLogLikelihood
+from fitspike.losses.readout import Readout
 from fitspike.models.spiking_network import SpikingNetwork
 from fitspike.neurons.lif import EscapeLIF
 from fitspike.neurons.srm import SRM
@@ -429,7 +430,19 @@ class NeedsTheUnknown(NegativeLogLikelihood):
     needs = frozenset({"moon"})
 
 
-LOSSES = {IsNoScalar: "terms", DrawsFromTheGlobalGenerator: "equal calls", HasNoGradient: "gradient", NeedsTheUnknown: "needs"}
+class ShowsTheWrongTarget(Readout):
+    def traces(self, context):
+        found = super().traces(context)
+        return found._replace(target=found.target[..., 0])
+
+
+LOSSES = {
+    IsNoScalar: "terms",
+    DrawsFromTheGlobalGenerator: "equal calls",
+    HasNoGradient: "gradient",
+    NeedsTheUnknown: "needs",
+    ShowsTheWrongTarget: "traces",
+}
 
 
 @pytest.mark.parametrize(("loss", "check"), LOSSES.items(), ids=lambda x: getattr(x, "__name__", None))

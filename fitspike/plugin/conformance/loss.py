@@ -9,7 +9,7 @@ import torch
 
 from fitspike.errors import InvalidInputError
 from fitspike.learning.free_runs import run_free
-from fitspike.losses.base import HasCheck, LossContext, LossTerms
+from fitspike.losses.base import HasCheck, HasTraces, LossContext, LossTerms
 from fitspike.losses.total import all_specs, record_all
 from fitspike.models.spiking_network import SpikingNetwork
 from fitspike.params import ParamSpec, constrain, initial_params, to_raw
@@ -44,6 +44,7 @@ def check_loss(loss: Any) -> Outcome:
     report.check("terms", _check_terms, loss, needs=("members", "needs"))
     report.check("equal calls", _check_repeat, loss, needs=("terms",))
     report.check("gradient", _check_loss_gradient, loss, needs=("terms",))
+    report.check("traces", _check_traces, loss, needs=("terms",))
     return report.outcome()
 
 
@@ -66,9 +67,13 @@ def _network(loss: Any = None) -> tuple[SpikingNetwork, BinnedSpikes, Mapping[st
 
 
 def _loss_terms(loss: Any, raw: Mapping[str, torch.Tensor]) -> LossTerms:
+    return loss(_context(loss, raw))
+
+
+def _context(loss: Any, raw: Mapping[str, torch.Tensor]) -> LossContext:
     model, data, specs, _ = _network(loss)
     params, chunk = constrain(specs, raw), data.chunk(range(4), 0, _BINS)
-    context = LossContext(
+    return LossContext(
         model,
         params,
         chunk,
@@ -77,7 +82,6 @@ def _loss_terms(loss: Any, raw: Mapping[str, torch.Tensor]) -> LossTerms:
         recorded=record_all({"checked": (loss, 1.0)}, data),
         run_free=lambda: run_free(model, params, chunk, None, _stream(), has_repeats=data.info().has_repeats),
     )
-    return loss(context)
 
 
 def _check_needs(loss: Any) -> None:
@@ -124,3 +128,17 @@ def _check_loss_gradient(loss: Any) -> None:
         torch.autograd.gradcheck(total, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, fast_mode=True)
     except RuntimeError as error:
         raise Mismatch(f"torch's gradient disagrees with finite differences in float64: {' '.join(str(error).split())[:300]}") from error
+
+
+def _check_traces(loss: Any) -> None:
+    if not isinstance(loss, HasTraces):
+        raise NotChecked("the loss shows nothing over time")
+    context = _context(loss, _network(loss)[-1])
+    traces, n_trials = loss.traces(context), context.chunk.n_trials
+    shape = tuple(traces.output.shape)
+    expect(len(shape) == 3 and shape[:2] == (n_trials, _BINS), f"output has shape {shape}; expected ({n_trials}, {_BINS}, n_out).")
+    for name, wanted in (("target", shape), ("weight", shape[:2])):
+        found = tuple(getattr(traces, name).shape)
+        expect(found == wanted, f"{name} has shape {found}; expected {wanted}.")
+    expect(bool(torch.isfinite(traces.output).all()), "output is not finite everywhere.")
+    expect(bool((traces.weight >= 0).all()), "weight is negative in some bins.")

@@ -17,7 +17,10 @@ from fitspike.losses.total import all_specs, weighted_terms
 from fitspike.models.spiking_network import SpikingNetwork
 from fitspike.neurons.lif import EscapeLIF
 from fitspike.params import ParamSpec, initial_params, to_tensors
+from fitspike.plotting.figures import available
+from fitspike.plotting.run_files import RunFiles
 from fitspike.recording.recording import Recording, Signal
+from fitspike.recording.split import parse_split, split
 from fitspike.results.result import FitResult
 from fitspike.rng import Stream
 
@@ -84,6 +87,30 @@ def test_cross_entropy_and_decisions_equal_a_count_by_hand(task):
     log_prob = special.log_softmax(output.numpy(), axis=-1)
     np.testing.assert_allclose(value, -(label * log_prob).sum() / 10, rtol=1e-12)
     assert context.metrics["readout_error"] == pytest.approx(1 / 3)
+    means = special.log_softmax([[1.0, 0.0], [0.0, -1.0], [0.0, 1.0]], axis=-1)  # of the three decisions
+    value = replace(loss, classify="decision")(context)["readout"].item()
+    np.testing.assert_allclose(value, -(means[0, 0] + means[1, 1] + means[2, 1]) / 3, rtol=1e-12)
+
+
+def test_decision_is_the_weighted_mean_of_its_bins_and_none_is_no_loss(task):
+    label = np.zeros((N_TRIALS, N_BINS, 2))
+    label[1, 10:12, 1] = 1.0
+    when = np.zeros((N_TRIALS, N_BINS, 1))
+    when[1, 10], when[1, 11] = 3.0, 1.0
+    signals = {"target": Signal(label.reshape(-1, 2), 1000.0), "when": Signal(when.reshape(-1, 1), 1000.0)}
+    output = torch.zeros(N_TRIALS, N_BINS, 2, dtype=torch.float64, requires_grad=True)
+    output.data[1, 10, 0], output.data[1, 11, 1] = 2.0, 4.0  # means 1.5 and 1
+    loss = Readout(error="cross_entropy", classify="decision", target_weight="when", bias=False)
+    context = context_of(loss, task.attach(signals=signals), readout_by=lambda *_: output)
+    value = loss(context)["readout"]
+    np.testing.assert_allclose(value.item(), -special.log_softmax([1.5, 1.0])[1], rtol=1e-12)
+    (gradient,) = torch.autograd.grad(value, output)
+    expected = np.outer([0.75, 0.25], special.softmax([1.5, 1.0]) - [0.0, 1.0])  # the same error in all bins, by their weight
+    np.testing.assert_allclose(gradient[1, 10:12].numpy(), expected, rtol=1e-12)
+    assert float(gradient.abs().sum()) == pytest.approx(np.abs(expected).sum())
+    context.chunk.signal_values["target"][:] = 0.0
+    nothing = loss(context)["readout"]
+    assert nothing.item() == 0.0 and nothing.requires_grad
 
 
 def test_rate_regulariser_is_the_sum_of_squared_rates_above_target(task):
@@ -200,6 +227,44 @@ def test_deterministic_network_is_fitted_and_not_scored_by_likelihood(task):
         fitspike.fit(task, model, loss="nll", stop={"max_steps": 3}, **quiet)
 
 
+def test_fit_shows_held_out_outputs_beside_their_targets(task, tmp_path):
+    result = fit(task, tmp_path / "run", split="trial:every=3", loss={"readout": {"weight": 1.0, "target_weight": "when"}})
+    found = result.simulation["targets"]["readout"]
+    held_out = split(task, parse_split("trial:every=3"), dt_ms=1.0).test.bin()
+    assert found["n_trials"] == held_out.n_trials == 1 and result.statistics["recorded/is_held_out"]
+    output, target, weight = (result.statistics[f"targets/readout/{part}"] for part in ("output", "target", "weight"))
+    chunk = held_out.chunk(range(1), 0, N_BINS)
+    np.testing.assert_allclose(target, chunk.signal_values["target"], rtol=1e-6)
+    np.testing.assert_array_equal(weight, chunk.signal_values["when"][..., 0])
+    error = np.sum(weight[..., None] * (output - target) ** 2, axis=(0, 1))
+    mean = np.average(target.reshape(-1, 2), axis=0, weights=weight.ravel())
+    variance = np.sum(weight[..., None] * (target - mean) ** 2, axis=(0, 1))
+    assert found["readout_nmse"] == pytest.approx(error.sum() / variance.sum(), rel=1e-4)
+    assert found["readout"] == pytest.approx(0.5 * error.sum() / weight.sum(), rel=1e-4)
+    drawing = available(RunFiles.read(tmp_path / "run"))["targets-readout"]
+    assert "held-out data" in drawing.caption
+    lines = drawing.figure().axes[0].get_lines()
+    np.testing.assert_allclose(lines[1].get_ydata(), output[0, :, 0])
+    np.testing.assert_allclose(lines[0].get_ydata()[weight[0] > 0], target[0, weight[0] > 0, 0])
+
+
+def test_figure_of_classes_shades_the_right_one_where_it_is_asked_for(task, tmp_path):
+    side = np.zeros((N_TRIALS, N_BINS, 2))
+    side[0, 20:, 1] = side[1, 20:, 0] = 1.0  # nothing is asked in the last trial
+    task = task.attach(signals={"target": Signal(side.reshape(-1, 2), 1000.0)})
+    result = fit(task, tmp_path / "run", loss={"readout": {"weight": 1.0, "error": "cross_entropy"}})
+    output, weight = result.statistics["targets/readout/output"], result.statistics["targets/readout/weight"]
+    np.testing.assert_allclose(output.sum(-1), 1.0, rtol=1e-6)
+    np.testing.assert_array_equal(weight, side.sum(-1))
+    drawing = available(RunFiles.read(tmp_path / "run"))["targets-readout"]
+    assert "training data" in drawing.caption
+    axes = drawing.figure().axes
+    shaded = [[bool(len(area.get_paths()[0].vertices)) if area.get_paths() else False for area in one.collections] for one in axes]
+    assert shaded == [[False, True], [True, False], [False, False]]
+    wrong = [output[trial, 20:, k].sum() < output[trial, 20:, 1 - k].sum() for trial, k in ((0, 1), (1, 0))]
+    assert result.simulation["targets"]["readout"]["readout_error"] == np.mean(wrong)
+
+
 def test_refusals_say_what_to_do(task):
     cases = [
         (replace(NETWORK, n_hidden=0), task, Readout(), "has none. Use"),
@@ -212,7 +277,14 @@ def test_refusals_say_what_to_do(task):
             fitspike.fit(data, model, loss={"readout": (loss, 1.0)}, split="none", progress="off")
     with pytest.raises(InvalidInputError, match="Set n_bins of .batch. to at least 40"):
         fit(task, batch={"n_bins": 20})
-    for wrong in ({"error": "square"}, {"tau_out_ms": 0.0}, {"output_scaling": "one"}, {"weight_init": -1.0}):
+    for wrong in (
+        {"error": "square"},
+        {"classify": "symbol"},
+        {"classify": "decision"},
+        {"tau_out_ms": 0.0},
+        {"output_scaling": "one"},
+        {"weight_init": -1.0},
+    ):
         with pytest.raises(InvalidInputError, match=next(iter(wrong))):
             Readout(**wrong)
 
@@ -235,6 +307,7 @@ CLASSES = np.eye(2)[np.arange(N_TRIALS * N_BINS) // 7 % 2]
         (Readout(error="cross_entropy"), CLASSES[:, :1], None, "target 'target' has one channel"),
         (Readout(error="cross_entropy"), CLASSES - 0.5, None, "lies between -0.5 and 0.5, with sums up to 0"),
         (Readout(error="cross_entropy"), CLASSES + 0.5, None, "with sums up to 2"),
+        (Readout(error="cross_entropy", classify="decision"), 0.5 * CLASSES, None, "has values between 0 and 1. Use 'bin'"),
         (Readout(error="cross_entropy"), 0 * CLASSES, None, "lies between 0 and 0"),
         (Readout(target_weight="when"), CLASSES, CLASSES, "target_weight='when' has 2 channels; expected one"),
         (Readout(target_weight="when"), CLASSES, -CLASSES[:, :1], "lies between -1 and -0; expected weights"),

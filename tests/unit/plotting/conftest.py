@@ -80,6 +80,11 @@ def run_folder(tmp_path_factory) -> Path:
         "filter/coupling_lag_ms": lag,
         "filter/coupling": np.exp(-lag / 50) * rng.normal(0, 0.5, (3, 1)),
         "filter/coupling_pair": np.array([[0, 1], [2, 3], [4, 5]]),
+        "targets/readout/time_ms": np.arange(50) + 0.5,
+        "targets/readout/output": rng.normal(size=(2, 50, 2)),
+        "targets/readout/target": rng.normal(size=(2, 50, 2)),
+        "targets/readout/weight": np.ones((2, 50)),
+        "targets/readout/is_class": np.array(False),
         "filter/speed_lag_ms": lag - 100,
         "filter/speed": rng.normal(0, 0.1, (N_NEURONS, 20, 2)),
     }

@@ -199,7 +199,7 @@ def test_dwell_times_are_drawn_as_the_share_that_lasts_longer():
 
 def test_a_run_folder_gives_every_figure(run_folder):
     drawings = figures.available(RunFiles.read(run_folder))
-    assert set(drawings) == {name for name in figures.NAMES if name != "filters-NAME"} | {"filters-speed"}
+    assert set(drawings) == {name for name in figures.NAMES if not name.endswith("-NAME")} | {"filters-speed", "targets-readout"}
 
 
 def test_figures_are_equal_each_time(run_folder, tmp_path):
