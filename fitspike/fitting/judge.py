@@ -15,6 +15,7 @@ from fitspike.fitting.prepare import Prepared
 from fitspike.fitting.targets import beside_targets
 from fitspike.models.base import HasCaveats, HasConnectivity, HasPopulations, HasStability
 from fitspike.models.connectivity import Connectivity
+from fitspike.neurons.emissions import spikes_by_drive_alone
 from fitspike.params import to_tensors
 from fitspike.recording.binned import BinnedSpikes
 from fitspike.results.result import is_binary
@@ -49,7 +50,7 @@ def score_settings(config: RunConfig) -> ScoreSettings:
 
 def score_held_out(prepared: Prepared, fitted: Fitted, config: RunConfig) -> Score | None:
     """Return the held-out scores, or None where nothing was held out or spikes do not happen by chance."""
-    if prepared.test is None or _is_deterministic(fitted.model):
+    if prepared.test is None or spikes_by_drive_alone(fitted.model):
         return None
     hidden = prepared.held_out_neurons
     return score_model(
@@ -64,9 +65,10 @@ def score_held_out(prepared: Prepared, fitted: Fitted, config: RunConfig) -> Sco
     )
 
 
-def _is_deterministic(model: Any) -> bool:
-    """Return whether the model's spikes are decided by its drive alone."""
-    return hasattr(model, "emission_object") and getattr(model.emission_object(), "is_deterministic", False)
+def _only_drives(prepared: Prepared, fitted: Fitted) -> bool:
+    """Return whether recorded neurons are but the input of a network without chance: running freely they would never fire."""
+    mask = fitted.params.get("coupling_mask")
+    return spikes_by_drive_alone(fitted.model) and mask is not None and not np.any(mask[: prepared.train.n_neurons])
 
 
 def simulate_beside(prepared: Prepared, fitted: Fitted, config: RunConfig) -> tuple[dict[str, Any], dict[str, np.ndarray], list[str]]:
@@ -78,7 +80,7 @@ def simulate_beside(prepared: Prepared, fitted: Fitted, config: RunConfig) -> tu
     settings = SummarySettings(psth_window_ms=config.score.psth_window_ms)
     recorded = {f"recorded/{name}": value for name, value in summarise(data, settings).items()}
     recorded["recorded/is_held_out"] = np.array(prepared.test is not None)
-    if config.simulation.max_seconds == 0:
+    if config.simulation.max_seconds == 0 or _only_drives(prepared, fitted):
         return {}, recorded, []
     stream = Stream(config.seed, "simulation")
     try:
@@ -192,7 +194,7 @@ def judge(prepared: Prepared, fitted: Fitted, config: RunConfig, stop_if_asked: 
     """
     score = score_held_out(prepared, fitted, config)
     stop_if_asked()
-    notes = ["Deterministic spikes have no likelihood, so that there is no held-out score."] if _is_deterministic(fitted.model) else []
+    notes = ["Deterministic spikes have no likelihood, so that there is no held-out score."] if spikes_by_drive_alone(fitted.model) else []
     notes += [*stability_note(fitted), *(fitted.model.caveats() if isinstance(fitted.model, HasCaveats) else ())]
     simulation, statistics, warnings = simulate_beside(prepared, fitted, config)
     stop_if_asked()

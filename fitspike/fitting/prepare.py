@@ -20,6 +20,7 @@ from fitspike.learning.base import HasPlanCheck, TrainingPlan
 from fitspike.learning.optimisers import make_optimiser
 from fitspike.losses.base import HasCheck
 from fitspike.losses.total import all_specs
+from fitspike.neurons.emissions import spikes_by_drive_alone
 from fitspike.params import ParamSpec, initial_params
 from fitspike.recording.binned import BinnedSpikes
 from fitspike.recording.checks import DataReport
@@ -102,7 +103,7 @@ def _refractory_notes(model: Any, train: BinnedSpikes) -> tuple[str, ...]:
     """Return a note where recorded spikes follow one another sooner than the model's neurons can."""
     refractory_ms = getattr(getattr(model, "neuron", None), "refractory_ms", 0.0)
     n_blocked = round(refractory_ms / train.dt_ms)
-    if n_blocked == 0:
+    if n_blocked == 0 or spikes_by_drive_alone(model):  # which has no likelihood
         return ()
     order = np.lexsort((train.event_bin, train.event_neuron))
     at, neuron = train.event_bin[order], train.event_neuron[order]

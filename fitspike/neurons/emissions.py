@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -322,3 +322,8 @@ def get_emission(name: str | Emission, **settings: object) -> Emission:
     if name not in _EMISSIONS:
         raise UnknownNameError(f"no emission {name!r}{did_you_mean(name, _EMISSIONS)} Known: {', '.join(_EMISSIONS)}.")
     return _EMISSIONS[name](**settings)
+
+
+def spikes_by_drive_alone(model: Any) -> bool:
+    """Return whether a model's spikes are decided by its drive, without chance."""
+    return hasattr(model, "emission_object") and getattr(model.emission_object(), "is_deterministic", False)

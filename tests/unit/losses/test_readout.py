@@ -227,6 +227,19 @@ def test_deterministic_network_is_fitted_and_not_scored_by_likelihood(task):
         fitspike.fit(task, model, loss="nll", stop={"max_steps": 3}, **quiet)
 
 
+def test_inputs_of_a_task_are_neither_simulated_nor_told_to_fire_less(task):
+    """Running freely they would be silent, and spikes closer than the refractory time say nothing about neurons that are not modelled."""
+    task = task.attach(neuron_columns={"population": np.array(["input"] * N_IN)})
+    network = SpikingNetwork(neuron=EscapeLIF(refractory_ms=3.0), n_hidden=N_HIDDEN, signals=(), coupling_ms=1.0)
+    task_network = replace(network, emission="threshold", pseudo_derivative="triangle", dampening=0.3, connect=("input->hidden",))
+    how = {"progress": "off", "threads": 1, "report": False, "split": "none", "stop": {"max_steps": 2}, "loss": {"readout": 1.0}}
+    found = fitspike.fit(task, task_network, **how)
+    assert set(found.simulation) == {"targets"} and not any("refractory" in note for note in found.notes)
+    assert not any(name.startswith("simulated/") for name in found.statistics)
+    noisy = fitspike.fit(task, network, **how)
+    assert "rate_r2" in noisy.simulation and any("refractory" in note for note in noisy.notes)
+
+
 def test_fit_shows_held_out_outputs_beside_their_targets(task, tmp_path):
     result = fit(task, tmp_path / "run", split="trial:every=3", loss={"readout": {"weight": 1.0, "target_weight": "when"}})
     found = result.simulation["targets"]["readout"]
