@@ -14,7 +14,8 @@ from fitspike.errors import FitspikeError, InvalidInputError, Problems, did_you_
 from fitspike.fitting.request import NETWORK, Request
 from fitspike.losses.summary_statistics import StatisticLoss
 from fitspike.models.base import HasSolver
-from fitspike.plugin.registry import get_registry, settings_of
+from fitspike.plugin.registry import get_registry
+from fitspike.plugin.settings import settings_of
 from fitspike.results.components import reference_to
 
 WeightedLosses = Mapping[str, tuple[Any, float]]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fitspike.config_layers import merge, standing_layers
 from fitspike.errors import AmbiguousNameError, FitspikeError, InvalidInputError, PluginError, UnknownNameError, did_you_mean
 from fitspike.plugin.kinds import KINDS, Kind, kind_of
+from fitspike.plugin.settings import settings_of, wrong_kinds
 
 if TYPE_CHECKING:
     from fitspike.plugin.lifecycle import Lifecycle
@@ -79,7 +80,7 @@ class Entry:
         Raises
         ------
         InvalidInputError
-            For settings that the target does not have, all of them in one message.
+            For settings that the target does not have, or values of another kind than its annotations say, all of them in one message.
         """
         target, settings = self.load(), dict(settings or {})
         known = settings_of(target)
@@ -88,6 +89,8 @@ class Entry:
                 f"{KINDS[self.kind].label} {self.name!r} has no setting {name!r}{did_you_mean(name, known)}" for name in unknown
             )
             raise InvalidInputError(f"{hints} Its settings: {', '.join(sorted(known)) or 'none'}.")
+        if wrong := wrong_kinds(target, settings):
+            raise InvalidInputError(f"{KINDS[self.kind].label} {self.name!r}: {' '.join(wrong)}")
         with self.guard(f"making {self.qualified_name!r} with settings {settings}"):
             if isinstance(target, type):
                 return target(**settings)
@@ -104,13 +107,6 @@ class Entry:
             if self.plugin == BUILT_IN:
                 raise
             raise PluginError(f"{self.origin} failed while {doing}: {type(error).__name__}: {error}") from error
-
-
-def settings_of(target: Any) -> frozenset[str] | None:
-    """Return the names of a target's settings, or None if it is no dataclass and they cannot be known."""
-    if not dataclasses.is_dataclass(target):
-        return None
-    return frozenset(field.name for field in dataclasses.fields(target) if field.init)
 
 
 def missing_members(target: Any, kind: Kind) -> list[str]:

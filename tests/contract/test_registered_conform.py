@@ -7,7 +7,8 @@ import pytest
 
 from fitspike.plugin.conformance.entry import CHECKS
 from fitspike.plugin.kinds import KINDS
-from fitspike.plugin.registry import get_registry, settings_of
+from fitspike.plugin.registry import get_registry
+from fitspike.plugin.settings import settings_of
 
 ENTRIES = [entry for kind in KINDS for entry in get_registry().entries(kind)]
 
