@@ -26,6 +26,7 @@ from fitspike.recording.binned import BinnedSpikes
 from fitspike.recording.checks import DataReport
 from fitspike.recording.recording import Recording
 from fitspike.recording.split import Split, SplitSettings, parse_split, split
+from fitspike.results.components import ComponentRef, reference_to
 from fitspike.results.result import FitResult, is_binary
 from fitspike.results.run_dir import RunFolder
 from fitspike.results.training_data import TrainingData
@@ -78,7 +79,7 @@ def prepare(request: Request) -> Prepared:
     described = TrainingData.of(data.train, split=data.parts.description, notes=notes, one_per_bin=request.config.one_per_bin)
     specs = problems.attempt(all_specs, components.model, components.losses, data.train.info())
     init: Any = {}
-    given = problems.attempt(_given_params, request, described)
+    given = problems.attempt(_given_params, request, described, components.model)
     if specs is not None:
         init = problems.attempt(_initial, components, specs, request.config.seed, given)
         if components.rule is not None and rule_fits:
@@ -119,8 +120,8 @@ def _refractory_notes(model: Any, train: BinnedSpikes) -> tuple[str, ...]:
     )
 
 
-def _given_params(request: Request, data: TrainingData) -> ParamArrays | None:
-    """Return the parameters to start from: those given, or those of the run that the configuration names, of the same neurons."""
+def _given_params(request: Request, data: TrainingData, model: Any) -> ParamArrays | None:
+    """Return the parameters to start from: those given, or those of the run that the configuration names, of the same neurons and model."""
     if request.config.init is None:
         return request.init
     run = FitResult.load(request.config.init)
@@ -129,7 +130,19 @@ def _given_params(request: Request, data: TrainingData) -> ParamArrays | None:
             f"init={request.config.init}: that run has {counted(run.data.n_neurons, 'neuron')} ({_some(run.data.neuron_ids)}), this fit "
             f"{data.n_neurons} ({_some(data.neuron_ids)}). Choose the same neurons in the same order, with --neurons or --units."
         )
+    theirs, ours = _in_words(run.model), _in_words(reference_to(model, "models"))
+    if theirs != ours:
+        raise InvalidInputError(
+            f"init={request.config.init}: that run fitted {theirs}, this fit has {ours}. Fit the same model, or give the "
+            "parameters that both have: fit(init={name: array})."
+        )
     return run.params
+
+
+def _in_words(model: ComponentRef) -> str:
+    """Return which model a reference stands for, and with which neurons."""
+    neuron = model.settings.get("neuron")
+    return f"model {model.name!r}" + (f" with neurons {neuron.name!r}" if isinstance(neuron, ComponentRef) else "")
 
 
 def _some(ids: tuple[str, ...]) -> str:

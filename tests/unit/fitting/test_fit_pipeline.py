@@ -344,6 +344,10 @@ def test_a_fit_starts_from_the_parameters_of_another_run(counts_recording, tmp_p
         InvalidInputError, match=rf"init=.*has {len(ids)} neurons \({ids[0]}, .*this fit {len(ids) - 1} \({ids[1]}, .*same order"
     ):
         fit(other, "spiking-network", settings=settings, init="first", **still)
+    with pytest.raises(
+        InvalidInputError, match=r"fitted model 'spiking-network' with neurons '\w+', this fit has model .* with neurons 'lif'"
+    ):
+        fit(counts_recording, "spiking-network", neuron="lif", settings=settings, init="first", **still)
 
 
 def test_an_unknown_optimiser_is_named_before_what_transforms_think_of_it(counts_recording):
