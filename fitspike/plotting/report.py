@@ -12,6 +12,7 @@ import numpy as np
 
 from fitspike.plotting import style
 from fitspike.plotting.figures import Drawing, available, part_shown, selection_rows, significant
+from fitspike.plotting.learning_curve import TITLES
 from fitspike.plotting.run_files import RunFiles
 
 SCORES = {
@@ -289,12 +290,12 @@ def _agreement(values: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
 
 
 def target_rows(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return each measure of how a network meets the targets of its losses, with the number of trials."""
-    return [
-        (f"{name}: {measure.removeprefix(f'{name}_').replace('_', ' ') if measure != name else 'loss'}", value)
-        for name, measures in values.get("targets", {}).items()
-        for measure, value in measures.items()
-    ]
+    """Return each measure of how a network meets the targets of its losses, and over how many trials."""
+    rows = []
+    for name, measures in values.get("targets", {}).items():
+        titles = {name: f"{name}: loss", "n_trials": f"{name}: trials"} | TITLES
+        rows += [(titles.get(measure, f"{name}: {measure}"), value) for measure, value in measures.items()]
+    return rows
 
 
 def _neurons(run: RunFiles) -> list[dict[str, Any]]:

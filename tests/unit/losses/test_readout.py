@@ -18,6 +18,7 @@ from fitspike.models.spiking_network import SpikingNetwork
 from fitspike.neurons.lif import EscapeLIF
 from fitspike.params import ParamSpec, initial_params, to_tensors
 from fitspike.plotting.figures import available
+from fitspike.plotting.report import number, render
 from fitspike.plotting.run_files import RunFiles
 from fitspike.recording.recording import Recording, Signal
 from fitspike.recording.split import parse_split, split
@@ -256,6 +257,9 @@ def test_fit_shows_held_out_outputs_beside_their_targets(task, tmp_path):
     assert found["readout"] == pytest.approx(0.5 * error.sum() / weight.sum(), rel=1e-4)
     drawing = available(RunFiles.read(tmp_path / "run"))["targets-readout"]
     assert "held-out data" in drawing.caption
+    report = render(RunFiles.read(tmp_path / "run"))
+    row = f'<tr><th scope="row">readout: squared error / variance</th><td class="n">{number(found["readout_nmse"])}</td></tr>'
+    assert row in report and '<h2 id="targets">' in report and 'href="#targets"' in report
     lines = drawing.figure().axes[0].get_lines()
     np.testing.assert_allclose(lines[1].get_ydata(), output[0, :, 0])
     np.testing.assert_allclose(lines[0].get_ydata()[weight[0] > 0], target[0, weight[0] > 0, 0])
