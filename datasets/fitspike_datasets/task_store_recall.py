@@ -24,28 +24,28 @@ class StoreRecall:
 
     Each symbol lasts `symbol_ms`, during which the inputs of its bit fire at `rate_hz`, and those of the command where there is one; a
     RECALL comes without a bit. Outside a pair a symbol is a STORE with probability `command_prob`, inside it a RECALL with the same. Only
-    sequences with at least one pair, and none left open, are used. During a RECALL the target holds the bit (the task of Bellec et al.
-    2018, NeurIPS 31; in its code commands have a probability of 1/7, and at least one symbol lies between STORE and RECALL).
+    sequences are used that have at least one pair, none left open, and a symbol or more between each STORE and its RECALL. During a RECALL
+    the target holds the bit (the task of Bellec et al. 2018, NeurIPS 31, with the sequences of its code).
     """
 
     name: ClassVar[str] = "store-recall"
     n_trials: int = 64
     n_symbols: int = 12
     symbol_ms: float = 200.0
-    command_prob: float = 1 / 6
+    command_prob: float = 1 / 7
     group_size: int = 25
     rate_hz: float = 50.0
     dt_ms: float = 1.0
 
     def __post_init__(self) -> None:
         found = task_problems(self, positive=("n_trials", "symbol_ms", "group_size", "rate_hz", "dt_ms"), durations=("symbol_ms",))
-        if self.n_symbols < 2:
-            found.add(f"n_symbols={self.n_symbols}: a pair takes at least 2.")
+        if self.n_symbols < 3:
+            found.add(f"n_symbols={self.n_symbols}: a pair with a symbol between takes at least 3.")
         if not 0 < self.command_prob < 1:
             found.add(f"command_prob={self.command_prob} is outside (0, 1).")
-        elif self.n_symbols >= 2 and (usable := self._usable()) < _RAREST:
+        elif self.n_symbols >= 3 and (usable := self._usable()) < _RAREST:
             found.add(
-                f"command_prob={self.command_prob} leaves {usable:.1g} of sequences of {self.n_symbols} symbols with closed pairs alone; "
+                f"command_prob={self.command_prob} leaves {usable:.1g} of sequences of {self.n_symbols} symbols usable; "
                 f"at least {_RAREST} are needed to draw them. Use another probability, or more symbols."
             )
         found.raise_if_any()
@@ -80,9 +80,17 @@ class StoreRecall:
         return GroundTruth(values={"bits": bits, "commands": commands, "answer": answer}, settings=asdict(self))
 
     def _usable(self) -> float:
-        """Return the probability that a sequence has an even number of commands that is not 0."""
-        p, n = self.command_prob, self.n_symbols
-        return (1 + (1 - 2 * p) ** n) / 2 - (1 - p) ** n
+        """Return the probability that a sequence is used, from symbol to symbol."""
+        p = self.command_prob
+        none, just_stored, kept, closed = 1.0, 0.0, 0.0, 0.0  # no command yet, STORE the last symbol, further back, RECALL the last command
+        for _ in range(self.n_symbols):
+            none, just_stored, kept, closed = (
+                none * (1 - p),
+                (none + closed) * p,
+                (just_stored + kept) * (1 - p),
+                closed * (1 - p) + kept * p,
+            )
+        return closed
 
     def _sequences(self, stream: Stream) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return bits, commands and answers, (n_trials, n_symbols)."""
@@ -93,8 +101,9 @@ class StoreRecall:
             bits[wanted] = draw.integers(0, 2, (wanted.size, self.n_symbols))
             is_command = draw.random((wanted.size, self.n_symbols)) < self.command_prob
             number = is_command.cumsum(1)  # stores are the odd commands, recalls the even ones
-            commands[wanted] = np.where(is_command, np.where(number % 2 == 1, STORE, RECALL), WAIT)
-            wanted = wanted[(number[:, -1] < 2) | (number[:, -1] % 2 == 1)]
+            commands[wanted] = drawn = np.where(is_command, np.where(number % 2 == 1, STORE, RECALL), WAIT)
+            is_at_once = ((drawn[:, :-1] == STORE) & (drawn[:, 1:] == RECALL)).any(1)
+            wanted = wanted[(number[:, -1] < 2) | (number[:, -1] % 2 == 1) | is_at_once]
         at = np.maximum.accumulate(np.where(commands == STORE, np.arange(self.n_symbols), 0), axis=1)
         answer = np.where(commands == RECALL, np.take_along_axis(bits, at, axis=1), -1)
         return bits, commands, answer

@@ -113,15 +113,16 @@ def test_store_recall_asks_for_the_last_stored_bit():
     asked = target.reshape(300, 12, 50, 2).mean(2)
     n_pairs = 0
     for sequence, question in zip(shown, asked, strict=True):
-        kept, n_here = None, 0
+        kept, n_here, since = None, 0, 0
         for (zero, one, store, recall), wanted in zip(sequence, question, strict=True):
+            since += 1
             assert not (store and recall)
             assert (zero ^ one) == (not recall)
             if store:
                 assert kept is None
-                kept = int(one)
+                kept, since = int(one), 0
             if recall:
-                assert kept is not None and wanted[kept] == 1.0 and wanted.sum() == 1.0
+                assert kept is not None and since >= 2 and wanted[kept] == 1.0 and wanted.sum() == 1.0
                 kept, n_here = None, n_here + 1
             else:
                 assert not wanted.any()
@@ -132,18 +133,22 @@ def test_store_recall_asks_for_the_last_stored_bit():
     assert spikes[..., 50:75][np.repeat(truth["commands"] == 1, 50, axis=1)].mean() == pytest.approx(0.05, rel=0.05)
 
 
+def usable_patterns(n_symbols, command_prob):
+    """Yield the places of commands and the probability of every pattern with closed pairs alone, STORE and RECALL never neighbours."""
+    for code in range(2**n_symbols):
+        places = [i for i in range(n_symbols) if code >> i & 1]
+        if places and len(places) % 2 == 0 and all(b - a >= 2 for a, b in zip(places[::2], places[1::2], strict=True)):
+            yield places, command_prob ** len(places) * (1 - command_prob) ** (n_symbols - len(places))
+
+
 def test_delays_between_store_and_recall_are_those_of_the_accepted_sequences():
-    """Enumerated: P(delay = d) over all command patterns of 5 symbols with an even, positive number of commands."""
+    """Enumerated: P(delay = d) over all usable command patterns of 5 symbols."""
     dataset = StoreRecall(n_trials=20000, n_symbols=5, symbol_ms=1.0, command_prob=0.3, group_size=1)
     commands = dataset.truth(seed=0).values["commands"] > 0
     weight, expected = 0.0, np.zeros(5)
-    for code in range(32):
-        pattern = np.array([code >> i & 1 for i in range(5)])
-        places = np.flatnonzero(pattern)
-        if len(places) >= 2 and len(places) % 2 == 0:
-            prob = 0.3 ** len(places) * 0.7 ** (5 - len(places))
-            weight += prob
-            expected[places[1] - places[0]] += prob
+    for places, prob in usable_patterns(5, 0.3):
+        weight += prob
+        expected[places[1] - places[0]] += prob
     first = [np.flatnonzero(row)[:2] for row in commands]
     found = np.bincount([b - a for a, b in first], minlength=5) / len(first)
     np.testing.assert_allclose(found, expected / weight, atol=5 * np.sqrt(0.25 / 20000))
@@ -162,7 +167,7 @@ def test_delays_between_store_and_recall_are_those_of_the_accepted_sequences():
         (PatternGeneration, {"trial_s": 0.001}, ("trial_s=0.001 is not two or more whole bins",)),
         (PatternGeneration, {"dt_ms": 0.3}, ("trial_s=1.0 is not two or more whole bins of 0.3 ms",)),
         (StoreRecall, {"symbol_ms": 7.0, "dt_ms": 2.0}, ("symbol_ms=7.0 is no whole number of bins of 2.0 ms",)),
-        (StoreRecall, {"n_symbols": 1, "command_prob": 1.0}, ("at least 2", "command_prob=1.0 is outside")),
+        (StoreRecall, {"n_symbols": 2, "command_prob": 1.0}, ("at least 3", "command_prob=1.0 is outside")),
         (StoreRecall, {"n_trials": 2.5, "rate_hz": "ten"}, ("n_trials=2.5 must be a whole number", "rate_hz='ten' must be a number")),
         (EvidenceAccumulation, {"n_cues": 3.5}, ("n_cues=3.5 must be a whole number",)),
         (StoreRecall, {"dt_ms": 0.0}, ("dt_ms=0.0 must be positive",)),
@@ -182,12 +187,9 @@ def test_store_recall_refuses_sequences_that_hardly_ever_close(n_symbols, comman
 
 
 def test_share_of_usable_sequences_is_that_of_all_patterns():
-    """Enumerated over the 32 patterns of five symbols."""
-    usable = 0.0
-    for code in range(32):
-        number = code.bit_count()
-        usable += (number > 0 and number % 2 == 0) * 0.3**number * 0.7 ** (5 - number)
-    assert StoreRecall(n_symbols=5, command_prob=0.3)._usable() == pytest.approx(usable, abs=1e-14)
+    for n_symbols, command_prob in ((3, 0.5), (5, 0.3), (9, 1 / 7)):
+        usable = sum(prob for _, prob in usable_patterns(n_symbols, command_prob))
+        assert StoreRecall(n_symbols=n_symbols, command_prob=command_prob)._usable() == pytest.approx(usable, abs=1e-14)
 
 
 def test_delays_may_be_left_out():
