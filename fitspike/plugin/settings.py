@@ -21,7 +21,9 @@ def settings_of(target: Any) -> frozenset[str] | None:
 
 
 def wrong_kinds(target: Any, settings: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each setting whose value is not of the plain kind that the target's annotation says."""
+    """Return a sentence for each setting of a dataclass whose value is not of the plain kind that its annotation says."""
+    if not dataclasses.is_dataclass(target):
+        return []  # annotations of another class say what its attributes are, not what it takes
     try:
         hints = typing.get_type_hints(target if isinstance(target, type) else type(target))
     except (AttributeError, NameError, SyntaxError, TypeError):  # names that only a type checker imports: nothing can be said

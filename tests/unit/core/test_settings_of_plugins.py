@@ -66,6 +66,16 @@ def test_annotations_that_do_not_resolve_are_left_alone():
     assert wrong_kinds(Odd, {"size": "x"}) == []
 
 
+def test_attributes_of_a_class_that_is_no_dataclass_say_nothing_of_what_it_takes():
+    class Scaled:
+        scale: float
+
+        def __init__(self, scale="auto"):
+            self.scale = 1.0 if scale == "auto" else scale
+
+    assert wrong_kinds(Scaled, {"scale": "auto"}) == []
+
+
 def test_all_wrong_values_are_named_at_once_with_what_was_expected():
     with pytest.raises(InvalidInputError) as raised:
         get_registry().create("models", "spiking-network", {"n_hidden": "two", "coupling_ms": "long", "self_coupling": 1})
