@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from fitspike.config import RunConfig
 from fitspike.fitting.optimise import Fitted
 from fitspike.fitting.prepare import Prepared
+from fitspike.learning.free_runs import run_free
 from fitspike.losses.base import HasTraces, LossContext
 from fitspike.losses.total import record_all
 from fitspike.params import to_tensors
@@ -38,13 +40,15 @@ def beside_targets(prepared: Prepared, fitted: Fitted, config: RunConfig) -> tup
         n_bins = int(data.bins_per_trial.max())
         n_units = data.n_neurons + getattr(fitted.model, "n_hidden", 0)
         n_trials = max(1, min(data.n_trials, int(MAX_VALUES / (n_bins * n_units))))
+        chunk, info, rng = data.chunk(range(n_trials), 0, n_bins), data.info(), Stream(config.seed, f"targets/{name}")
         context = LossContext(
             model=fitted.model,
             params=params,
-            chunk=data.chunk(range(n_trials), 0, n_bins),
-            data=data.info(),
-            rng=Stream(config.seed, f"targets/{name}"),
+            chunk=chunk,
+            data=info,
+            rng=rng,
             recorded=record_all({name: (loss, weight)}, prepared.train),
+            run_free=partial(run_free, fitted.model, params, chunk, None, rng, has_repeats=info.has_repeats),
         )
         with torch.no_grad():
             terms = {term: float(value) for term, value in loss(context).items()}

@@ -265,6 +265,21 @@ def test_fit_shows_held_out_outputs_beside_their_targets(task, tmp_path):
     np.testing.assert_allclose(lines[0].get_ydata()[weight[0] > 0], target[0, weight[0] > 0, 0])
 
 
+class ReadoutOfFreeRuns(Readout):
+    """Shows the spikes that its network fires running freely."""
+
+    needs = frozenset({"chunk", "rollout"})
+
+    def traces(self, context):
+        return super().traces(context)._replace(output=context.rollout.spikes[..., :2])
+
+
+def test_traces_may_be_of_a_free_run(task):
+    how = {"progress": "off", "threads": 1, "report": False, "split": "none", "stop": {"max_steps": 1}}
+    shown = fitspike.fit(task, NETWORK, loss={"readout": ReadoutOfFreeRuns()}, **how).statistics["targets/readout/output"]
+    assert shown.shape == (N_TRIALS, N_BINS, 2) and set(np.unique(shown)) == {0.0, 1.0}
+
+
 def test_figure_of_classes_shades_the_right_one_where_it_is_asked_for(task, tmp_path):
     side = np.zeros((N_TRIALS, N_BINS, 2))
     side[0, 20:, 1] = side[1, 20:, 0] = 1.0  # nothing is asked in the last trial
