@@ -212,7 +212,7 @@ def show(result: Any) -> None:
     for name, found in result.simulation.get("targets", {}).items():
         measures = ", ".join(f"{measure} {value:.4g}" for measure, value in found.items() if measure != "n_trials")
         part = "held-out" if result.statistics["recorded/is_held_out"] else "training"
-        click.echo(f"target of {name}, {counted(found['n_trials'], f'{part} trial')}: {measures}")
+        click.echo(f"target of {name}, {counted(found['n_trials'], f'{part} trial')}: {measures or 'nothing is asked in them'}")
     for note in result.notes:
         click.echo(f"note: {note}")
     click.echo(f"{result.status.name}: {result.message} {result.status.advice}")

@@ -28,7 +28,8 @@ def beside_targets(prepared: Prepared, fitted: Fitted, config: RunConfig) -> tup
     """Return by loss how well its target is met (its terms and metrics, "n_trials"), and the arrays that are drawn.
 
     For losses that have traces, on held-out trials, or training trials where nothing is held out: all of them, or as many as `MAX_VALUES`
-    allows. Recorded neurons are clamped to their spikes.
+    allows. Recorded neurons are clamped to their spikes. Where nothing is compared in these trials there are no terms and metrics. The
+    arrays begin with the first bin that is judged; outputs past a trial's end and in its warm-up are NaN.
     """
     data = prepared.train if prepared.test is None else prepared.test
     found: dict[str, dict[str, Any]] = {}
@@ -53,9 +54,14 @@ def beside_targets(prepared: Prepared, fitted: Fitted, config: RunConfig) -> tup
         with torch.no_grad():
             terms = {term: float(value) for term, value in loss(context).items()}
             traces = loss.traces(context)
-        found[name] = terms | context.metrics | {"n_trials": n_trials}
+        is_compared = bool((traces.weight > 0).any())
+        found[name] = (terms | context.metrics if is_compared else {}) | {"n_trials": n_trials}
+        is_judged = chunk.mask_numpy[:SHOWN_TRIALS]
+        first = int(is_judged.any(0).argmax())
+        shown = slice(first, first + SHOWN_BINS)
         for part in ("output", "target", "weight"):
-            arrays[f"targets/{name}/{part}"] = getattr(traces, part)[:SHOWN_TRIALS, :SHOWN_BINS].numpy().astype(np.float32)
+            arrays[f"targets/{name}/{part}"] = getattr(traces, part)[:SHOWN_TRIALS, shown].numpy().astype(np.float32)
+        arrays[f"targets/{name}/output"][~is_judged[:, shown]] = np.nan
         arrays[f"targets/{name}/is_class"] = np.array(traces.is_class)
-        arrays[f"targets/{name}/time_ms"] = (np.arange(min(n_bins, SHOWN_BINS)) + 0.5) * data.dt_ms
+        arrays[f"targets/{name}/time_ms"] = (np.arange(n_bins)[shown] + 0.5) * data.dt_ms
     return found, arrays

@@ -265,6 +265,30 @@ def test_fit_shows_held_out_outputs_beside_their_targets(task, tmp_path):
     np.testing.assert_allclose(lines[0].get_ydata()[weight[0] > 0], target[0, weight[0] > 0, 0])
 
 
+def test_targets_are_shown_within_trials_and_after_their_warm_up():
+    rng = np.random.default_rng(0)
+    how = {"progress": "off", "threads": 1, "report": False, "stop": {"max_steps": 1}, "loss": {"readout": 1.0}}
+    lengths = [40, 25, 10]
+    target = {"target": Signal(rng.normal(size=(75, 2)), 1000.0)}
+    uneven = Recording.from_counts([rng.integers(0, 2, (n_bins, N_IN)) for n_bins in lengths], dt_ms=1.0, signals=target)
+    output = fitspike.fit(uneven, NETWORK, split="none", **how).statistics["targets/readout/output"]
+    np.testing.assert_array_equal(np.isfinite(output[..., 0]).sum(1), lengths)
+    one = Recording.from_counts(rng.integers(0, 2, (75, N_IN)), dt_ms=1.0, signals=target)
+    found = fitspike.fit(one, NETWORK, split="time:0.2,warmup=0.03", **how).statistics  # bins 60 to 74 are judged, from bin 30 on they run
+    assert found["targets/readout/output"].shape == (1, 15, 2) and np.isfinite(found["targets/readout/output"]).all()
+    np.testing.assert_array_equal(found["targets/readout/time_ms"], np.arange(30, 45) + 0.5)
+
+
+def test_trials_in_which_nothing_is_asked_get_no_perfect_loss(task):
+    side = np.zeros((N_TRIALS, N_BINS, 2))
+    side[:-1, 20:, 1] = 1.0
+    task = task.attach(signals={"target": Signal(side.reshape(-1, 2), 1000.0)})
+    loss = {"readout": {"weight": 1.0, "error": "cross_entropy"}}
+    how = {"progress": "off", "threads": 1, "report": False, "stop": {"max_steps": 1}}
+    found = fitspike.fit(task, NETWORK, loss=loss, split="trial:every=3,offset=2", **how)
+    assert found.simulation["targets"] == {"readout": {"n_trials": 1}}
+
+
 class ReadoutOfFreeRuns(Readout):
     """Shows the spikes that its network fires running freely."""
 
