@@ -17,7 +17,7 @@ from fitspike.losses.total import record_all
 from fitspike.params import to_tensors
 from fitspike.rng import Stream
 
-MAX_VALUES = 2e7
+MAX_VALUES = 5e6
 """Most trials x bins x neurons, hidden ones included, that are run."""
 
 SHOWN_TRIALS, SHOWN_BINS = 4, 10_000
