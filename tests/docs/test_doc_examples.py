@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shlex
 from pathlib import Path
@@ -46,3 +47,18 @@ def test_examples_run(page, tmp_path, monkeypatch):
             with contextlib.redirect_stdout(output), contextlib.redirect_stderr(messages):
                 status = run(words[1:])
             assert status == 0, f"{line}\n{output.getvalue()}\n{messages.getvalue()}"
+
+
+@pytest.mark.parametrize("name", ["pattern-generation", "store-recall"])
+def test_example_configurations_of_tasks_take_a_step(name, tmp_path, monkeypatch):
+    """On shorter trials than those of the page."""
+    pytest.importorskip("fitspike_datasets")
+    pytest.importorskip("fitspike_neurons")
+    monkeypatch.chdir(tmp_path)
+    smaller = {"pattern-generation": ["trial_s=0.1"], "store-recall": ["symbol_ms=10", "n_trials=10"]}[name]
+    assert run(["datasets", "make", name, "--out", "task", *(f"--set={one}" for one in smaller)]) == 0
+    few = ["--set", "stop.max_steps=1", "--no-report"]
+    assert run(["fit", "task", "--config", str(DOCS / "examples" / f"{name}.toml"), "--out", "run", *few]) == 0
+    found = json.loads((tmp_path / "run" / "simulation.json").read_text(encoding="utf-8"))["targets"]["readout"]
+    assert found["n_trials"] == {"pattern-generation": 1, "store-recall": 2}[name]
+    assert found["readout_nmse" if name == "pattern-generation" else "readout_error"] >= 0.0
