@@ -155,7 +155,7 @@ def check_store_recall(b: Bounds, found: dict[str, list[list[float]]]) -> None:
         n_reached >= 2 * len(runs) / 3,
     )
     control = last(found["recall_200_lif"])
-    b.check("B2: 200 ms, 20 LIF: error of the last 10 of 200 iterations at least 0.15", listed(control), bool((control >= 0.15).all()))
+    b.check("B2: 200 ms, 20 LIF: error of the last 10 of 200 iterations at least 0.40", listed(control), bool((control >= 0.40).all()))
     short = last(found["recall_100"])
     b.check("B2: 100 ms, 10 LIF + 10 adaptive: error of the last 10 of 200 at most 0.08", listed(short), bool((short <= 0.08).all()))
 
