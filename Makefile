@@ -15,7 +15,7 @@ endif
 DISTRIBUTIONS := $(wildcard datasets/pyproject.toml plugins/*/pyproject.toml)
 EDITABLE := $(foreach file,$(DISTRIBUTIONS),-e $(dir $(file)))
 
-.PHONY: env demo test acceptance bench docs lint clean
+.PHONY: env demo test acceptance bench docs examples lint clean
 
 env: $(VENV)/.stamp
 
@@ -38,6 +38,10 @@ lint: env
 docs: env
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+# What the pages show, run as written
+examples: env
+	$(BIN)/python -m pytest -n 2 -m examples tests/docs
 
 # Slow tests and all scripts of tests/acceptance; make acceptance ONLY=recordings,stability runs some scripts
 acceptance: env

@@ -1,4 +1,4 @@
-"""Examples in the documentation run as written.
+"""Examples in the documentation run as written (`make examples`).
 
 A page whose first line is `<!-- examples: run -->` is run in an empty folder: its ```console blocks (lines that begin with "$ fitspike")
 and ```python blocks, in order, the latter in one namespace. Other languages (bash, toml, text) are not run.
@@ -27,6 +27,7 @@ def test_there_are_pages_with_examples():
     assert {path.name for path in PAGES} >= {"start.md", "concepts.md"}
 
 
+@pytest.mark.examples
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(DOCS).as_posix())
 def test_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -49,6 +50,7 @@ def test_examples_run(page, tmp_path, monkeypatch):
             assert status == 0, f"{line}\n{output.getvalue()}\n{messages.getvalue()}"
 
 
+@pytest.mark.examples
 @pytest.mark.parametrize("name", ["pattern-generation", "store-recall"])
 def test_example_configurations_of_tasks_take_a_step(name, tmp_path, monkeypatch):
     """On shorter trials than those of the page."""
