@@ -22,7 +22,7 @@ env: $(VENV)/.stamp
 $(VENV)/.stamp: pyproject.toml constraints.txt $(DISTRIBUTIONS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[nwb,nix,docs,test]" $(EDITABLE)
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt --no-build-isolation -e ".[nwb,nix,docs,test]" $(EDITABLE)
 	touch $@
 
 demo: env
