@@ -14,7 +14,7 @@ ENTRIES = [entry for kind in KINDS for entry in get_registry().entries(kind)]
 
 
 # Generators are checked on a small network: their defaults make ten minutes of a hundred neurons.
-SMALL = {"duration_s": 20.0, "n_neurons": 10}
+SMALL = {"duration_s": 20.0, "n_neurons": 10, "n_train": 20, "n_test": 20}
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.kind}-{entry.qualified_name}")
