@@ -19,11 +19,12 @@ EDITABLE := $(foreach file,$(DISTRIBUTIONS),-e $(dir $(file)))
 
 env: $(VENV)/.stamp
 
+# Packages are compiled on all cores, where pip takes one; some hold files that are not Python of this version, which is no error.
 $(VENV)/.stamp: pyproject.toml constraints.txt $(DISTRIBUTIONS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt --no-build-isolation -e ".[nwb,nix,docs,test]" $(EDITABLE)
-	-$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null  # on all cores, which pip does on one; some packages hold files of no Python
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
 	touch $@
 
 demo: env
