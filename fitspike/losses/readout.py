@@ -174,18 +174,19 @@ class Readout:
         output, target, weight = self._compared(context)
         total = weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
         if self.error == "squared":
-            per_bin = 0.5 * (output - target).square().sum(-1)
+            value = (weight * 0.5 * (output - target).square().sum(-1)).sum() / total
             metric, found = "nmse", _nmse(output.detach(), target, weight)
         else:
             decided, wanted = _decisions(output, target, weight)
             wrong = (decided.argmax(-1) != wanted).double()
             metric, found = "error", float(wrong.mean()) if len(wrong) else float("nan")
-            per_bin = -(target * torch.log_softmax(output, dim=-1)).sum(-1)
+            if self.classify == "bin":
+                value = -(weight * (target * torch.log_softmax(output, dim=-1)).sum(-1)).sum() / total
+            else:
+                value = torch.nn.functional.cross_entropy(decided, wanted) if len(wanted) else output.sum() * 0.0
         if np.isfinite(found):
             context.metrics[f"{self.name}_{metric}"] = found
-        if self.classify == "decision":
-            return {self.name: torch.nn.functional.cross_entropy(decided, wanted) if len(wanted) else output.sum() * 0.0}
-        return {self.name: (weight * per_bin).sum() / total}
+        return {self.name: value}
 
     def traces(self, context: LossContext) -> Traces:
         """Return the outputs, or for cross_entropy the probabilities of the classes, beside the target."""

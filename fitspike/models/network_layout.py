@@ -12,6 +12,7 @@ from fitspike.errors import InvalidInputError, PluginError, did_you_mean
 from fitspike.models.bases import LagBasis, lag_basis
 from fitspike.models.glm_layout import dale_signs
 from fitspike.models.network_inputs import input_specs
+from fitspike.neurons.emissions import spikes_by_drive_alone
 from fitspike.params import ParamSpec, sign
 from fitspike.rng import Stream
 
@@ -65,7 +66,7 @@ def _neuron_specs(model: SpikingNetwork, data: DataInfo) -> dict[str, ParamSpec]
 
 def _counts_to_start_at(model: SpikingNetwork, data: DataInfo) -> np.ndarray | None:
     """Return mean counts per bin of all units, hidden ones at the recorded ones' mean; None where there is nothing to start at."""
-    if data.mean_count is None or getattr(model.emission_object(), "is_deterministic", False):
+    if data.mean_count is None or spikes_by_drive_alone(model):
         return None
     # A silent neuron starts as if it had fired half a spike.
     floor = 0.5 / max(1, int(np.sum(data.bins_per_trial)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,11 @@ class Drawing:
     name: str
     caption: str
     figure: Callable[[], Figure]
+
+    @property
+    def stem(self) -> str:
+        """Return the name of its file; signals and losses may be called "a/b"."""
+        return self.name.replace("/", "-")
 
 
 def available(run: RunFiles) -> dict[str, Drawing]:
@@ -87,7 +92,7 @@ def draw(run_dir: Path, what: Sequence[str] = (), folder: Path | None = None, fo
         raise InvalidInputError(f"{run_dir} does not hold the numbers for {', '.join(missing)}. It has: {', '.join(drawings) or 'none'}.")
     folder = Path(run_dir) / "figures" if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return [style.save(drawings[name].figure(), folder / f"{name}.{format}") for name in (what or drawings)]
+    return [style.save(drawings[name].figure(), folder / f"{drawings[name].stem}.{format}") for name in (what or drawings)]
 
 
 def part_shown(run: RunFiles) -> str:
@@ -347,35 +352,8 @@ def _targets(run: RunFiles) -> list[Drawing]:
     return drawings
 
 
-def selection_rows(selection: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the candidates of a selection table, each with stage, label (the settings that vary in the stage), score, folds, is_taken."""
-    rows = list(selection.get("rows", ()))
-    values: dict[tuple[str, str], set[str]] = {}
-    for row in rows:
-        for name, value in row.get("settings", {}).items():
-            values.setdefault((row.get("stage", ""), name), set()).add(str(value))
-    out = []
-    for row in rows:
-        stage, settings = row.get("stage", ""), row.get("settings", {})
-        varying = {name: value for name, value in settings.items() if len(values[stage, name]) > 1} or settings
-        out.append(
-            {
-                "stage": str(stage),
-                "label": ", ".join(f"{name} {_short(value)}" for name, value in varying.items()) or "as given",
-                "score": row.get("bits_per_spike"),
-                "folds": list(row.get("folds") or ()),
-                "is_taken": bool(row.get("taken", False)),
-            }
-        )
-    return out
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-
-
 def _selection(run: RunFiles) -> Drawing | None:
-    rows = [row for row in selection_rows(run.selection) if row["score"] is not None]
+    rows = [row for row in learning_curve.selection_rows(run.selection) if row["score"] is not None]
     if len(rows) < 2:
         return None
     n_folds = max(1, *(len(row["folds"]) for row in rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -107,3 +108,30 @@ def draw_selection(stages: Sequence[str], labels: Sequence[str], score: np.ndarr
     one.set_yticks(row, labels, fontsize=7.5)
     one.set(ylim=(n - 0.4, -0.6), xlabel="bits per spike on validation folds (ticks: each fold; filled: taken)")
     return figure
+
+
+def selection_rows(selection: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the candidates of a selection table, each with stage, label (the settings that vary in the stage), score, folds, is_taken."""
+    rows = list(selection.get("rows", ()))
+    values: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        for name, value in row.get("settings", {}).items():
+            values.setdefault((row.get("stage", ""), name), set()).add(str(value))
+    out = []
+    for row in rows:
+        stage, settings = row.get("stage", ""), row.get("settings", {})
+        varying = {name: value for name, value in settings.items() if len(values[stage, name]) > 1} or settings
+        out.append(
+            {
+                "stage": str(stage),
+                "label": ", ".join(f"{name} {_short(value)}" for name, value in varying.items()) or "as given",
+                "score": row.get("bits_per_spike"),
+                "folds": list(row.get("folds") or ()),
+                "is_taken": bool(row.get("taken", False)),
+            }
+        )
+    return out
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

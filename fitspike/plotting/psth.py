@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from fitspike.plotting.style import DATA, MODEL, NEUTRAL, new_figure, note, styled
+from fitspike.plotting.style import DATA, MODEL, NEUTRAL, new_figure, note, styled, time_unit
 
 MOST_NEURONS, MOST_CONDITIONS, MOST_POINTS = 4, 4, 150
-LONG_MS = 5000.0
-"""Above this, time is given in seconds."""
 
 
 @styled
@@ -42,8 +40,8 @@ def draw_psth(
     figure, axes = new_figure(len(neurons), len(shown), height_in=0.7 + 1.25 * len(neurons), sharex=True, sharey="row")
     together = -(-len(time_ms) // MOST_POINTS)
     window_ms = together * float(time_ms[1] - time_ms[0]) if len(time_ms) > 1 else float("nan")
-    is_long = len(time_ms) > 0 and time_ms[-1] > LONG_MS
-    time = _means(time_ms, together) / (1000.0 if is_long else 1.0)
+    ms_each, unit = time_unit(time_ms)
+    time = _means(time_ms, together) / ms_each
     for row, neuron in enumerate(neurons):
         for column, condition in enumerate(shown):
             one = axes[row, column]
@@ -61,7 +59,7 @@ def draw_psth(
             label += f" of {ceiling[neuron]:.2f}" if model_hz is not None else f"\nceiling {ceiling[neuron]:.2f}"
         axes[row, 0].set_ylabel(f"{label}\nHz", fontsize=8)
     axes[0, -1].legend(loc="upper right", fontsize=7)
-    figure.supxlabel(f"time in trial ({'s' if is_long else 'ms'})" + (f", means of {window_ms:g} ms" if together > 1 else ""), fontsize=9)
+    figure.supxlabel(f"time in trial ({unit})" + (f", means of {window_ms:g} ms" if together > 1 else ""), fontsize=9)
     return figure
 
 

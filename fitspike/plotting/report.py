@@ -11,8 +11,8 @@ import jinja2
 import numpy as np
 
 from fitspike.plotting import style
-from fitspike.plotting.figures import Drawing, available, part_shown, selection_rows, significant
-from fitspike.plotting.learning_curve import TITLES
+from fitspike.plotting.figures import Drawing, available, part_shown, significant
+from fitspike.plotting.learning_curve import TITLES, selection_rows
 from fitspike.plotting.run_files import RunFiles
 
 SCORES = {
@@ -117,7 +117,7 @@ def render(run: RunFiles, figure_folder: Path | None = None) -> str:
         counted_neurons=[(text, run.simulation[name]) for name, text in COUNTED.items() if run.simulation.get(name) is not None],
         targets=target_rows(run.simulation),
         couplings=_couplings(run),
-        figures={name: _embedded(name, drawing, figure_folder) for name, drawing in available(run).items()},
+        figures={name: _embedded(drawing, figure_folder) for name, drawing in available(run).items()},
         provenance=_flat({name: value for name, value in run.provenance.items() if name not in ("data", "packages", "plugins", "command")}),
         packages=dict(run.provenance.get("packages", {})),
         plugins=run.provenance.get("plugins", ()),
@@ -156,13 +156,13 @@ def _title(run: RunFiles) -> str:
     return f"{name} fitted to {Path(path).name}" if path else f"{name}: {run.path.name}"
 
 
-def _embedded(name: str, drawing: Drawing, folder: Path | None) -> dict[str, str]:
+def _embedded(drawing: Drawing, folder: Path | None) -> dict[str, str]:
     """Return a figure as a data address, apart from the page so that styles and names of several figures do not meet."""
     figure = drawing.figure()
     width, height = figure.get_size_inches()
     data = style.svg_bytes(figure)
     if folder is not None:
-        (folder / f"{name}.svg").write_bytes(data)
+        (folder / f"{drawing.stem}.svg").write_bytes(data)
     return {
         "caption": drawing.caption,
         "address": f"data:image/svg+xml;base64,{base64.b64encode(data).decode('ascii')}",

@@ -27,6 +27,8 @@ SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 """Okabe and Ito's palette, in an order in which neighbours differ in lightness too."""
 DIVERGING = "RdBu_r"
 WIDTH_IN = 7.2
+LONG_MS = 5000.0
+"""Above this, time is given in seconds."""
 
 RC = {
     "font.family": "sans-serif",
@@ -95,6 +97,11 @@ def svg_bytes(figure: Figure) -> bytes:
     with rc_context(RC):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
+
+
+def time_unit(time_ms: np.ndarray) -> tuple[float, str]:
+    """Return milliseconds per unit of a time axis, and the unit's name."""
+    return (1000.0, "s") if len(time_ms) > 0 and time_ms[-1] > LONG_MS else (1.0, "ms")
 
 
 def note(axes: Axes, text: str) -> None:

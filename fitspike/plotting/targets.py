@@ -6,11 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fitspike.plotting.style import DATA, MODEL, SERIES, new_figure, styled
+from fitspike.plotting.style import DATA, MODEL, SERIES, new_figure, styled, time_unit
 
 MOST_CHANNELS = 4
-LONG_MS = 5000.0
-"""Above this, time is given in seconds."""
 
 
 @styled
@@ -23,8 +21,8 @@ def draw_targets(time_ms: np.ndarray, output: np.ndarray, target: np.ndarray, we
     output, target : ndarray, (n_trials, n_bins, n_out)
     weight : ndarray, (n_trials, n_bins), 0 where nothing is compared
     """
-    is_long = len(time_ms) > 0 and time_ms[-1] > LONG_MS
-    time = time_ms / (1000.0 if is_long else 1.0)
+    ms_each, unit = time_unit(time_ms)
+    time = time_ms / ms_each
     draw = _draw_classes if is_class else _draw_values
     figure, axes = new_figure(len(output), 1, height_in=0.8 + 1.25 * len(output), sharex=True, sharey=True)
     for trial, one in enumerate(axes[:, 0]):
@@ -32,8 +30,8 @@ def draw_targets(time_ms: np.ndarray, output: np.ndarray, target: np.ndarray, we
         if len(output) > 1:
             one.set_ylabel(f"trial {trial}", fontsize=8)
     axes[0, 0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=MOST_CHANNELS, fontsize=7, borderaxespad=0.1)
-    figure.supylabel("probability of class" if is_class else "output", fontsize=9)
-    figure.supxlabel(f"time in trial ({'s' if is_long else 'ms'})", fontsize=9)
+    figure.supylabel("probability of class" if is_class else "output (unit of the target)", fontsize=9)
+    figure.supxlabel(f"time in trial ({unit})", fontsize=9)
     return figure
 
 

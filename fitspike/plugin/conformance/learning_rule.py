@@ -18,7 +18,7 @@ from fitspike.models.base import DataInfo, Rollout
 from fitspike.models.spiking_network import SpikingNetwork
 from fitspike.params import ParamSpec, constrain, initial_params, to_raw
 from fitspike.plugin.conformance.report import Mismatch, NotChecked, Outcome, Report, expect, instance_of
-from fitspike.plugin.conformance.toys import SEED, perturbed, toy_binned
+from fitspike.plugin.conformance.toys import perturbed, toy_binned, toy_stream
 from fitspike.plugin.kinds import KINDS
 from fitspike.recording.binned import SpikeChunk
 from fitspike.rng import Stream
@@ -27,10 +27,6 @@ from fitspike.types import Carry, Params
 _N = 3
 _BINS = 60
 _STEP = 1e-3
-
-
-def _stream() -> Stream:
-    return Stream(SEED, "conformance/learning")
 
 
 def _chunk() -> SpikeChunk:
@@ -132,7 +128,7 @@ class _Setting:
     raw: dict[str, torch.Tensor]
 
     def bind(self, rule: Any, **others: tuple[Any, float]) -> Any:
-        return rule.bind(self.model, self.specs, {self.loss.name: (self.loss, 1.0), **others}, _data(), _stream())
+        return rule.bind(self.model, self.specs, {self.loss.name: (self.loss, 1.0), **others}, _data(), toy_stream())
 
     def copy(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().clone().requires_grad_(value.requires_grad) for name, value in self.raw.items()}
@@ -140,7 +136,7 @@ class _Setting:
     def value(self, raw: Mapping[str, torch.Tensor], carry: Carry = None) -> float:
         with torch.no_grad():
             params = constrain(self.specs, raw)
-            context = LossContext(self.model, params, _chunk(), _data(), _stream(), carry=carry)
+            context = LossContext(self.model, params, _chunk(), _data(), toy_stream(), carry=carry)
             return float(sum(self.loss(context).values()))
 
     def change(self, directions: Mapping[str, torch.Tensor], carry: Carry = None) -> tuple[float, float]:
@@ -162,7 +158,7 @@ def _rule_setting(rule: Any, given: Any) -> _Setting:
     for model, loss in candidates:
         if all(isinstance(model, capability) for capability in rule.requires):
             specs = model.param_specs(_data())
-            raw = perturbed(to_raw(specs, initial_params(specs, _stream()), dtype=torch.float64))
+            raw = perturbed(to_raw(specs, initial_params(specs, toy_stream()), dtype=torch.float64))
             return _Setting(model, loss, specs, raw)
     needed = ", ".join(sorted(capability.__name__ for capability in rule.requires))
     raise NotChecked(f"no built-in toy has {needed}; give check_learning_rule(rule, model=...) one that does")
@@ -174,21 +170,21 @@ def _check_refusal(rule: Any, requires: frozenset[type]) -> None:
         raise NotChecked("the toy has everything the rule requires")
     specs = model.param_specs(_data())
     try:
-        rule.bind(model, specs, {"quadratic": (_QuadraticLoss(), 1.0)}, _data(), _stream())
+        rule.bind(model, specs, {"quadratic": (_QuadraticLoss(), 1.0)}, _data(), toy_stream())
     except FitspikeError:
         return
     raise Mismatch("bind accepts a model that lacks what `requires` lists. Raise InvalidInputError there, and say what is missing.")
 
 
 def _directions(rule: Any, setting: _Setting) -> tuple[dict[str, torch.Tensor], Mapping[str, float], Batch]:
-    batch = Batch(_chunk(), None, _stream())
+    batch = Batch(_chunk(), None, toy_stream())
     directions, metrics = setting.bind(rule).directions(setting.copy(), batch)
     return directions, metrics, batch
 
 
 def _check_directions(rule: Any, setting: _Setting) -> None:
     raw = setting.copy()
-    batch = Batch(_chunk(), None, _stream())
+    batch = Batch(_chunk(), None, toy_stream())
     directions, metrics = setting.bind(rule).directions(raw, batch)
     trained = {name for name, spec in setting.specs.items() if spec.trainable}
     expect(
@@ -227,7 +223,7 @@ def _check_weights(rule: Any, setting: _Setting) -> None:
         bound = setting.bind(rule, against=(_Against(setting.loss), 0.1))
     except InvalidInputError as error:
         raise NotChecked(f"the rule refuses a second loss: {error}") from error
-    directions, _ = bound.directions(setting.copy(), Batch(_chunk(), None, _stream()))
+    directions, _ = bound.directions(setting.copy(), Batch(_chunk(), None, toy_stream()))
     before, after = setting.change(directions)
     expect(after < before, "with a second loss of weight 0.1 against the first a step raises their weighted sum. Multiply by the weights.")
 
@@ -238,7 +234,7 @@ def _check_rule_carry(rule: Any, setting: _Setting) -> None:
     expect(carry is not None, "no carry is handed on to a trial's next chunk. Set batch.new_carry.")
     with_graph = any(value.requires_grad for value in leaves(carry))
     expect(not with_graph, "batch.new_carry holds on to the chunk's gradients, which the next chunk cannot go back through. Detach it.")
-    directions, _ = setting.bind(rule).directions(setting.copy(), Batch(_second_chunk(), carry, _stream()))
+    directions, _ = setting.bind(rule).directions(setting.copy(), Batch(_second_chunk(), carry, toy_stream()))
     if isinstance(setting.model, _QuadraticModel):
         before, after = setting.change(directions, carry=torch.tensor(-1.0, dtype=torch.float64))
         expect(

@@ -14,18 +14,13 @@ from fitspike.losses.total import all_specs, record_all
 from fitspike.models.spiking_network import SpikingNetwork
 from fitspike.params import ParamSpec, constrain, initial_params, to_raw
 from fitspike.plugin.conformance.report import Mismatch, NotChecked, Outcome, Report, expect, instance_of
-from fitspike.plugin.conformance.toys import SEED, perturbed, toy_binned, toy_task
+from fitspike.plugin.conformance.toys import perturbed, toy_binned, toy_stream, toy_task
 from fitspike.plugin.kinds import KINDS
 from fitspike.recording.binned import BinnedSpikes
-from fitspike.rng import Stream
 
 _N = 3
 _BINS = 60
 _NEEDS = frozenset({"chunk", "rollout", "latents"})
-
-
-def _stream() -> Stream:
-    return Stream(SEED, "conformance/learning")
 
 
 def check_loss(loss: Any) -> Outcome:
@@ -62,7 +57,7 @@ def _network(loss: Any = None) -> tuple[SpikingNetwork, BinnedSpikes, Mapping[st
         except InvalidInputError as error:
             refusal = error
             continue
-        return model, binned, specs, perturbed(to_raw(specs, initial_params(specs, _stream()), dtype=torch.float64))
+        return model, binned, specs, perturbed(to_raw(specs, initial_params(specs, toy_stream()), dtype=torch.float64))
     raise NotChecked(f"the loss refuses every toy: {refusal}")
 
 
@@ -78,9 +73,9 @@ def _context(loss: Any, raw: Mapping[str, torch.Tensor]) -> LossContext:
         params,
         chunk,
         data.info(),
-        _stream(),
+        toy_stream(),
         recorded=record_all({"checked": (loss, 1.0)}, data),
-        run_free=lambda: run_free(model, params, chunk, None, _stream(), has_repeats=data.info().has_repeats),
+        run_free=lambda: run_free(model, params, chunk, None, toy_stream(), has_repeats=data.info().has_repeats),
     )
 
 

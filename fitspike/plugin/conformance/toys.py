@@ -48,6 +48,11 @@ def toy_task(n_neurons: int = 3, n_bins: int = 60) -> BinnedSpikes:
     return Recording.from_counts(counts, dt_ms=DT_MS, signals={"target": target}).bin(DT_MS)
 
 
+def toy_stream() -> Stream:
+    """Return the stream that losses, rules and transforms are checked with, from its beginning."""
+    return Stream(SEED, "conformance/learning")
+
+
 def perturbed(raw: Mapping[str, torch.Tensor], seed: int = SEED, size: float = 0.05) -> dict[str, torch.Tensor]:
     """Return raw parameters, each trainable entry moved by a small random amount of its own, so that neurons differ."""
     import torch

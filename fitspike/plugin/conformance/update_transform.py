@@ -15,13 +15,8 @@ from fitspike.learning.optimisers import OptimiserSlots
 from fitspike.models.spiking_network import SpikingNetwork
 from fitspike.params import ParamSpec, initial_params, to_raw
 from fitspike.plugin.conformance.report import Outcome, Report, expect, instance_of
-from fitspike.plugin.conformance.toys import SEED, perturbed, toy_binned
+from fitspike.plugin.conformance.toys import perturbed, toy_binned, toy_stream
 from fitspike.plugin.kinds import KINDS
-from fitspike.rng import Stream
-
-
-def _stream() -> Stream:
-    return Stream(SEED, "conformance/learning")
 
 
 def _specs() -> Mapping[str, ParamSpec]:
@@ -63,7 +58,7 @@ class _Proposed:
         """Return them in the parametrisation that a transform wants."""
         own = _specs()
         specs = transform.reparametrise(own) if isinstance(transform, HasReparametrisation) else own
-        raw = perturbed(to_raw(specs, initial_params(specs, _stream()), dtype=torch.float64))
+        raw = perturbed(to_raw(specs, initial_params(specs, toy_stream()), dtype=torch.float64))
         update = {
             name: 0.01 * torch.sin(1.0 + torch.arange(value.numel(), dtype=value.dtype)).reshape(value.shape)
             for name, value in raw.items()
@@ -77,7 +72,7 @@ class _Proposed:
         return cls(own, {name: value.detach() for name, value in raw.items()}, update, OptimiserSlots(optimiser, tensors))
 
     def step(self, number: int) -> UpdateStep:
-        return UpdateStep(number, 2, 0.01, {}, _stream().child(f"step{number}"), self.slots)
+        return UpdateStep(number, 2, 0.01, {}, toy_stream().child(f"step{number}"), self.slots)
 
 
 def _check_reparametrise(transform: Any) -> None:
@@ -101,7 +96,7 @@ def _apply(transform: Any) -> tuple[dict[str, torch.Tensor], Any]:
 
 
 def _begin(transform: Any, proposed: _Proposed) -> tuple[dict[str, torch.Tensor], Any]:
-    begun = transform.init(proposed.specs, proposed.raw, _stream())
+    begun = transform.init(proposed.specs, proposed.raw, toy_stream())
     is_pair = isinstance(begun, tuple) and len(begun) == 2 and isinstance(begun[0], Mapping)
     expect(is_pair, f"init returns {type(begun).__name__}; expected (raw parameters to begin with, state).")
     return {**proposed.raw, **begun[0]}, begun[1]

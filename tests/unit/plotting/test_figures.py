@@ -1,6 +1,7 @@
 """Figures hold the numbers they were given, with units, in the right orientation, from the files of a run folder alone."""
 
 import json
+import shutil
 
 import matplotlib
 import numpy as np
@@ -11,6 +12,7 @@ from fitspike.cli.main import cli
 from fitspike.errors import InvalidInputError, RunFolderError, UnknownNameError
 from fitspike.plotting import connectivity, figures, learning_curve, populations, psth, raster, statistics, style
 from fitspike.plotting.learning_curve import draw_learning_curve
+from fitspike.plotting.report import _embedded
 from fitspike.plotting.run_files import RunFiles
 
 
@@ -200,6 +202,20 @@ def test_dwell_times_are_drawn_as_the_share_that_lasts_longer():
 def test_a_run_folder_gives_every_figure(run_folder):
     drawings = figures.available(RunFiles.read(run_folder))
     assert set(drawings) == {name for name in figures.NAMES if not name.endswith("-NAME")} | {"filters-speed", "targets-readout"}
+
+
+def test_a_signal_or_loss_named_like_a_path_is_drawn_into_one_file(run_folder, tmp_path):
+    run, renamed = tmp_path / "run", {"targets/readout/": "targets/a/b/", "filter/speed": "filter/c/d"}
+    shutil.copytree(run_folder, run)
+    with np.load(run / "statistics.npz") as stored:
+        arrays = dict(stored)
+    for old, new in renamed.items():
+        arrays = {name.replace(old, new): value for name, value in arrays.items()}
+    np.savez(run / "statistics.npz", **arrays)
+    drawn = figures.draw(run, ["targets-a/b", "filters-c/d"], tmp_path / "drawn")
+    assert [path.name for path in drawn] == ["targets-a-b.svg", "filters-c-d.svg"]
+    _embedded(figures.available(RunFiles.read(run))["filters-c/d"], tmp_path)
+    assert (tmp_path / "filters-c-d.svg").exists()
 
 
 def test_figures_are_equal_each_time(run_folder, tmp_path):

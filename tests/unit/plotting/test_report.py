@@ -48,7 +48,7 @@ class Checker(HTMLParser):
 def undrawn(monkeypatch):
     """Leave out the drawing of figures, seconds of it, where only what is written is looked at."""
     no_figure = {"address": "", "width": "1", "height": "1"}
-    monkeypatch.setattr(report, "_embedded", lambda name, drawing, folder: {"caption": drawing.caption, **no_figure})
+    monkeypatch.setattr(report, "_embedded", lambda drawing, folder: {"caption": drawing.caption, **no_figure})
 
 
 @pytest.fixture(scope="module")
